@@ -1,0 +1,23 @@
+//! The private registry: entries, their fields and labels, what a change to one asks of its installations, and where they are kept.
+
+mod credential;
+mod entry;
+mod env;
+mod label;
+mod reinstall;
+mod self_hosted;
+mod store;
+mod value;
+
+pub use credential::{
+    AdditionalHeader, ClientCredentialsConfig, CredentialModel, EnterpriseConfig, ExchangeStrategy, Injection, OAuthConfig, StaticField, TokenEndpointAuth,
+};
+pub use entry::{Entry, EntrySpec, RemoteServer, Scope, Server, ToolConcurrency};
+pub use env::{EnvVar, FieldType};
+pub use label::Labels;
+pub use reinstall::{FixedSecrets, Reinstall, ReinstallReason, reinstall};
+pub use self_hosted::{PullSecret, SelfHosted, Transport};
+pub use store::{CatalogChanges, CatalogStore, CatalogStoreExt, Document, Kind, Lookup, Query, Record, RecordKey};
+pub use value::{FixedValue, Scalar};
+
+pub(crate) use credential::header_text_finding as header_value_finding;

@@ -1,0 +1,200 @@
+//! The `CatalogStore` trait, the records it keeps, and how they are looked up.
+
+use super::{Entry, Labels};
+use crate::{
+    Error, Result,
+    consumer::{Assignment, Consumer, ConsumerKind},
+    feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records},
+    id::{AssignmentId, ConsumerId, EntryId, InstallationId, LimitId, PolicyId, RevisionId, ToolId},
+    installation::{Installation, Owner},
+    policy::{Limit, Policy},
+    runtime::{Revision, WorkloadId},
+    tool::Tool,
+};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use std::{fmt, future::Future};
+
+records! {
+    /// Everything the catalog keeps.
+    Record,
+    /// The key of a [`Record`].
+    RecordKey,
+    /// The kinds of [`Record`].
+    Kind,
+    /// A type that the catalog keeps.
+    Document {
+        Entry(EntryId) = "entry",
+        Installation(InstallationId) = "installation",
+        Tool(ToolId) = "tool",
+        Consumer(ConsumerId) = "consumer",
+        Assignment(AssignmentId) = "assignment",
+        Revision(RevisionId) = "revision",
+        Policy(PolicyId) = "policy",
+        Limit(LimitId) = "limit",
+    }
+}
+
+/// Operations on the catalog that happen together or not at all.
+pub type CatalogChanges = ChangeSet<Record, RecordKey>;
+
+/// A record that is found by something else than its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The entry of this name.
+    EntryNamed(String),
+    /// The installation of an entry that this owner has.
+    InstallationOf(EntryId, Owner),
+    /// The tool of an entry with this raw name.
+    ToolNamed(EntryId, String),
+    /// The consumer with this slug.
+    ConsumerAt(String),
+}
+
+/// Which records to list. Fields that are `None` do not filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field is named after the field it filters by")]
+pub enum Query {
+    /// Entries; `search` matches a part of the name or description, ignoring case and without wildcards; `labels` matches
+    /// entries that share at least one pair with it.
+    Entries { search: Option<String>, labels: Option<Labels> },
+    /// Installations.
+    Installations { entry: Option<EntryId>, owner: Option<Owner> },
+    /// Tools.
+    Tools { entry: Option<EntryId> },
+    /// Consumers.
+    Consumers { kind: Option<ConsumerKind> },
+    /// Assignments.
+    Assignments { consumer: Option<ConsumerId>, entry: Option<EntryId>, installation: Option<InstallationId> },
+    /// Revisions of workloads; their ids are in the order of time, so oldest first.
+    Revisions { workload: Option<WorkloadId> },
+    /// Policies.
+    Policies,
+    /// Limits.
+    Limits,
+}
+
+impl Query {
+    /// Every record of a kind.
+    #[must_use]
+    pub const fn all(kind: Kind) -> Self {
+        match kind {
+            Kind::Entry => Self::Entries { search: None, labels: None },
+            Kind::Installation => Self::Installations { entry: None, owner: None },
+            Kind::Tool => Self::Tools { entry: None },
+            Kind::Consumer => Self::Consumers { kind: None },
+            Kind::Assignment => Self::Assignments { consumer: None, entry: None, installation: None },
+            Kind::Revision => Self::Revisions { workload: None },
+            Kind::Policy => Self::Policies,
+            Kind::Limit => Self::Limits,
+        }
+    }
+
+    /// What it lists.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Entries { .. } => Kind::Entry,
+            Self::Installations { .. } => Kind::Installation,
+            Self::Tools { .. } => Kind::Tool,
+            Self::Consumers { .. } => Kind::Consumer,
+            Self::Assignments { .. } => Kind::Assignment,
+            Self::Revisions { .. } => Kind::Revision,
+            Self::Policies => Kind::Policy,
+            Self::Limits => Kind::Limit,
+        }
+    }
+}
+
+/// Where the catalog is kept.
+///
+/// # Contract
+/// * [`commit`](Self::commit) applies all operations or none, as [`ChangeSet`](crate::feed::ChangeSet) says, and its
+///   [`StoreRevision`] is greater than that of every commit that became visible before. An empty set returns the present
+///   revision.
+/// * An operation whose [`Expect`](crate::feed::Expect) does not hold is a [`Conflict`](Error::Conflict) that names the record;
+///   nothing is changed. A put with [`Expect::Any`](crate::secret::Expect::Any) creates or replaces. Expectations come before
+///   uniqueness, uniqueness before references: the first that does not hold is the error.
+/// * Unique, else [`AlreadyExists`](Error::AlreadyExists) with the value: an entry's name; an installation's (entry, owner); a
+///   tool's (entry, raw name); a consumer's slug; an assignment's (consumer, exposed name) and (consumer, tool); a revision's
+///   (workload, number).
+/// * References must exist, else [`Conflict`](Error::Conflict): an installation's, tool's and assignment's entry, an
+///   assignment's consumer, tool and pinned installation. Removing a record that another one still refers to is a conflict;
+///   whoever removes it removes or changes the others in the same set. Removing an installation removes no assignment that
+///   resolves at call time. No other id in a record is checked.
+/// * A record that still holds a secret value ([`FixedValue::Secret`](super::FixedValue::Secret)), which cannot be serialized,
+///   is refused with an error that does not hold it.
+/// * [`get`](Self::get) of what is not there is [`NotFound`](Error::NotFound); [`find`](Self::find) answers `None`.
+/// * [`list`](Self::list) is ordered by id; following the cursors visits each record that is there throughout exactly once.
+/// * [`changes`](Self::changes) delivers at least once, in commit order, whatever process committed; consumers are
+///   idempotent. It begins with `Resync` when opened with `None` or with a position that is no longer known, or was never this
+///   store's. It sends `Confirmed` at least once a second while the store is reachable, an error when it is not, and goes on
+///   after an error. Any number of feeds may be open; a slow one delays no other, and no commit.
+/// * All methods may be dropped at any time; a dropped commit has either happened or not.
+#[async_trait]
+pub trait CatalogStore: fmt::Debug + Send + Sync + 'static {
+    /// Reads one record.
+    async fn get(&self, key: RecordKey) -> Result<Versioned<Record>>;
+
+    /// Reads the record that a unique value leads to, if there is one.
+    async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>>;
+
+    /// Reads one page of a list.
+    async fn list(&self, query: &Query, page: &PageRequest) -> Result<Page<Versioned<Record>>>;
+
+    /// Applies a set of changes whole.
+    async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision>;
+
+    /// Follows all commits after `since`.
+    fn changes(&self, since: Option<StoreRevision>) -> BoxStream<'static, Result<FeedEvent<RecordKey>>>;
+
+    /// Whether the store answers, at the cost of one cheap request.
+    async fn check(&self) -> Result<()>;
+}
+
+/// What is convenient on top of a [`CatalogStore`].
+pub trait CatalogStoreExt: CatalogStore {
+    /// Reads one record as its type.
+    fn get_one<T: Document>(&self, id: T::Id) -> impl Future<Output = Result<Versioned<T>>> + Send {
+        async move {
+            let Versioned { version, value } = self.get(T::key(id)).await?;
+            let value = T::from_record(value).ok_or_else(|| Error::not_found(T::KIND.label(), id))?;
+            Ok(Versioned { version, value })
+        }
+    }
+
+    /// Finds one record as its type.
+    fn find_one<T: Document>(&self, lookup: Lookup) -> impl Future<Output = Result<Option<Versioned<T>>>> + Send {
+        async move {
+            let found = self.find(&lookup).await?;
+            Ok(found.and_then(|Versioned { version, value }| T::from_record(value).map(|value| Versioned { version, value })))
+        }
+    }
+
+    /// Reads one page as its type.
+    fn list_page<T: Document>(&self, query: Query, page: PageRequest) -> impl Future<Output = Result<Page<Versioned<T>>>> + Send {
+        async move {
+            let Page { items, next } = self.list(&query, &page).await?;
+            let items = items.into_iter().filter_map(|Versioned { version, value }| T::from_record(value).map(|value| Versioned { version, value })).collect();
+            Ok(Page { items, next })
+        }
+    }
+
+    /// Reads all pages.
+    fn list_all<T: Document>(&self, query: Query) -> impl Future<Output = Result<Vec<Versioned<T>>>> + Send {
+        async move {
+            let mut all = Vec::new();
+            let mut request = PageRequest { limit: crate::feed::MAX_PAGE, cursor: None };
+            loop {
+                let page = self.list_page::<T>(query.clone(), request.clone()).await?;
+                all.extend(page.items);
+                match page.next {
+                    Some(cursor) => request.cursor = Some(cursor),
+                    None => return Ok(all),
+                }
+            }
+        }
+    }
+}
+
+impl<S: CatalogStore + ?Sized> CatalogStoreExt for S {}

@@ -1,0 +1,87 @@
+//! The resolution order: a pin; else personal, then teams by priority, then the organization. Never somebody else's personal one.
+
+use super::{CallContext, CredentialError, CredentialResolver, Explanation, ResolutionReason, Resolved, Step, plan};
+use crate::{
+    consumer::CredentialChoice,
+    id::InstallationId,
+    identity::{Caller, Principal},
+    installation::Owner,
+    secret::SecretRef,
+};
+use async_trait::async_trait;
+
+/// An installation that could serve a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub installation: InstallationId,
+    /// Whose.
+    pub owner: Owner,
+    /// Where its secrets are.
+    pub secrets: Option<SecretRef>,
+}
+
+/// The owners whose installations a caller may use, in the order they are tried.
+fn owners(principal: &Principal) -> impl Iterator<Item = (Owner, ResolutionReason)> + '_ {
+    let personal = principal.user().map(|user| (Owner::User(user), ResolutionReason::Personal));
+    let teams: &[_] = match principal.caller {
+        Caller::User(_) | Caller::Team(_) => &principal.teams,
+        Caller::Organization | Caller::Client(_) => &[],
+    };
+    personal
+        .into_iter()
+        .chain(teams.iter().map(|team| (Owner::Team(*team), ResolutionReason::Team)))
+        .chain([(Owner::Organization, ResolutionReason::Organization)])
+}
+
+/// The candidate that serves a caller, and why; `None` when there is none.
+#[must_use]
+pub fn choose<'a>(principal: &Principal, choice: CredentialChoice, candidates: &'a [Candidate]) -> Option<(&'a Candidate, ResolutionReason)> {
+    match choice {
+        CredentialChoice::Pinned(id) => candidates.iter().find(|candidate| candidate.installation == id).map(|candidate| (candidate, ResolutionReason::Pinned)),
+        CredentialChoice::ResolveAtCallTime => owners(principal).find_map(|(owner, reason)| {
+            // (entry, owner) is unique; the smallest id decides should a store ever break that.
+            candidates.iter().filter(|candidate| candidate.owner == owner).min_by_key(|candidate| candidate.installation).map(|candidate| (candidate, reason))
+        }),
+    }
+}
+
+/// The resolver that [`choose`]s by the order above.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DefaultResolver;
+
+#[async_trait]
+impl CredentialResolver for DefaultResolver {
+    async fn resolve(&self, call: &CallContext<'_>) -> Result<Resolved, CredentialError> {
+        if let Some((candidate, reason)) = choose(call.principal, call.choice, call.candidates) {
+            return Ok(Resolved { installation: candidate.installation, owner: candidate.owner, reason, plan: plan(call.entry, candidate) });
+        }
+        let (entry, entry_name) = (call.entry.id, call.entry.spec.name.clone());
+        Err(match call.choice {
+            CredentialChoice::Pinned(installation) => CredentialError::PinUnavailable { entry, entry_name, installation },
+            CredentialChoice::ResolveAtCallTime => CredentialError::Missing { entry, entry_name, caller: format!("{} {}", call.principal.caller.kind(), call.principal.name) },
+        })
+    }
+
+    async fn explain(&self, call: &CallContext<'_>) -> Explanation {
+        let chosen = choose(call.principal, call.choice, call.candidates).map(|(candidate, _)| candidate.installation);
+        let outcome = |found: Option<&Candidate>| found.map_or_else(|| "none that is ready and has the tool".to_owned(), |candidate| format!("installation {}", candidate.installation));
+        let mut steps = Vec::new();
+        match call.choice {
+            CredentialChoice::Pinned(id) => steps.push(Step {
+                looked_at: format!("pinned installation {id}"),
+                outcome: outcome(call.candidates.iter().find(|candidate| candidate.installation == id)),
+            }),
+            CredentialChoice::ResolveAtCallTime => {
+                for (owner, _) in owners(call.principal) {
+                    let found = call.candidates.iter().filter(|candidate| candidate.owner == owner).min_by_key(|candidate| candidate.installation);
+                    steps.push(Step { looked_at: format!("installation of {owner}"), outcome: outcome(found) });
+                    if found.is_some() {
+                        break;
+                    }
+                }
+            }
+        }
+        Explanation { steps, installation: chosen }
+    }
+}

@@ -1,0 +1,148 @@
+//! Static bearer tokens: opaque, random, stored as hashes.
+
+use crate::{
+    Error, Finding, Result,
+    id::{TeamId, TokenId, UserId},
+};
+use aws_lc_rs::{digest, rand};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use zeroize::Zeroizing;
+
+const PREFIX: &str = "arch_";
+const MIN_SECRET: usize = 32;
+
+/// A token as its owner holds it: `arch_` and at least 32 characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PlainToken(Zeroizing<String>);
+
+impl PlainToken {
+    /// A new one with 256 random bits.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when the operating system gives no random bytes.
+    pub fn generate() -> Result<Self> {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rand::fill(&mut bytes[..]).map_err(|_| Error::Backend { backend: "random", reason: "no random bytes from the operating system".to_owned(), source: None })?;
+        Ok(Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes[..])))))
+    }
+
+    /// Takes a token that somebody chose.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], without the token, unless it is `arch_` and 32 to 256 of `[A-Za-z0-9_-]`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let fits = |secret: &str| (MIN_SECRET..=256).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        match text.strip_prefix(PREFIX) {
+            Some(secret) if fits(secret) => Ok(Self(Zeroizing::new(text.to_owned()))),
+            _ => Err(Error::Invalid(vec![Finding::new("token", "not a static token", "use `arch_` followed by 32 to 256 letters, digits, '_' or '-'")])),
+        }
+    }
+
+    /// The token itself, to be shown once to its owner.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What is stored of it.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash::of(&self.0)
+    }
+}
+
+impl fmt::Debug for PlainToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PlainToken(redacted)")
+    }
+}
+
+/// The SHA-256 of a token. A token holds 256 random bits, so that no slow hash is needed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// The hash of what a client sent.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+        Self(hash)
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenHash({self})")
+    }
+}
+
+impl Serialize for TokenHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut hash = [0; 32];
+        let valid = text.len() == 64 && hash.iter_mut().enumerate().all(|(n, byte)| text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some());
+        if valid { Ok(Self(hash)) } else { Err(serde::de::Error::custom("not 64 hexadecimal digits")) }
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for TokenHash {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        String::schema()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for TokenHash {}
+
+/// Whom a token stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum TokenOwner {
+    /// A user, with all the user may do.
+    User(UserId),
+    /// A team.
+    Team(TeamId),
+    /// The organization.
+    Organization,
+}
+
+/// A static bearer token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    /// The identifier.
+    pub id: TokenId,
+    /// For people.
+    pub name: String,
+    /// The hash. Unique.
+    pub hash: TokenHash,
+    /// Whom it stands for.
+    pub owner: TokenOwner,
+    /// Marks the token that every start sets from its configuration.
+    #[serde(default)]
+    pub bootstrap: bool,
+    /// When it stops being accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+}

@@ -1,0 +1,111 @@
+//! Running self-hosted servers: workloads, revisions, status, logs, connections, and the `Runtime` trait.
+
+mod connection;
+mod logs;
+pub mod scheduling;
+mod status;
+pub mod stdio;
+mod workload;
+
+#[cfg(feature = "process")]
+pub mod process;
+
+pub use connection::{Connection, HttpEndpoint};
+pub use logs::{LogLine, LogOptions, LogSource};
+pub use status::{Phase, WorkloadEvent, WorkloadStatus, WorkloadSummary};
+pub use workload::{Applied, EnvValue, Manifest, Revision, RevisionNumber, Workload, WorkloadEnv, WorkloadId, WorkloadPullSecret, WorkloadSpec, WorkloadTransport};
+
+use crate::{Finding, Result, catalog::Scope};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use std::fmt;
+
+/// What a runtime can do. What it cannot is refused on save and on install, with a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a table of independent capabilities")]
+pub struct RuntimeCapabilities {
+    /// What the runtime is called in texts: `process`, `kubernetes`.
+    pub name: &'static str,
+    /// Runs container images.
+    pub images: bool,
+    /// Has a base image that commands run on, or runs commands as they are.
+    pub commands: bool,
+    /// Pulls with secrets.
+    pub pull_secrets: bool,
+    /// Takes deployment YAML.
+    pub overrides: bool,
+    /// Mounts secrets as files.
+    pub mounts: bool,
+    /// Isolates workloads from each other and from the platform.
+    pub isolation: bool,
+}
+
+/// An image pull secret that a caller may choose.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PullSecret {
+    /// Its name.
+    pub name: String,
+    /// The registries it is for.
+    pub servers: Vec<String>,
+}
+
+/// Runs workloads: desired state in, observed state out.
+///
+/// # Contract
+/// * [`apply`](Self::apply) makes the workload be as given: creates it or rolls it. Applying what is there changes nothing
+///   and restarts nothing. It returns when the desired state is accepted, not when it is reached. Dropping the future leaves
+///   it applied or not; applying again is always right.
+/// * What is applied survives a restart of the platform; a runtime whose workloads end with the platform, such as local
+///   processes, starts with none, and whoever owns the desired state applies it again.
+/// * [`status`](Self::status), [`logs`](Self::logs), [`restart`](Self::restart) and [`connect`](Self::connect) of an unknown
+///   id are [`NotFound`](crate::Error::NotFound). [`remove`](Self::remove) of one succeeds, and removes everything that
+///   `apply` made, secrets included; when it returns the workload's processes have been told to end, and none is left after
+///   the grace period.
+/// * [`watch`](Self::watch) sends [`WorkloadEvent::Snapshot`] first and after each interruption, then changes in order. An
+///   observer may see a state late, never an older one after a newer one.
+/// * [`connect`](Self::connect) may be called any number of times and concurrently; connections are independent, and dropping
+///   one ends what it had under way. It fails with [`Unavailable`](crate::Error::Unavailable) and the reason when the
+///   workload is not ready; it does not wait longer than the workload's own negotiation takes.
+/// * Secret values appear in no log line that the platform writes, no status, no manifest and no argument vector.
+#[async_trait]
+pub trait Runtime: fmt::Debug + Send + Sync + 'static {
+    /// What it can do.
+    fn capabilities(&self) -> RuntimeCapabilities;
+
+    /// What is wrong with a workload, when its entry is saved or installed. No I/O.
+    fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding>;
+
+    /// What [`apply`](Self::apply) would do, with secret values redacted.
+    async fn render(&self, workload: &Workload) -> Result<Manifest>;
+
+    /// Makes it so.
+    async fn apply(&self, workload: &Workload) -> Result<Applied>;
+
+    /// How it is.
+    async fn status(&self, id: &WorkloadId) -> Result<WorkloadStatus>;
+
+    /// How all are, from now on.
+    fn watch(&self) -> BoxStream<'static, Result<WorkloadEvent>>;
+
+    /// What it wrote to its log.
+    async fn logs(&self, id: &WorkloadId, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>>;
+
+    /// Starts it anew, without a gap where the transport allows.
+    async fn restart(&self, id: &WorkloadId) -> Result<()>;
+
+    /// Ends it and removes all that was made for it.
+    async fn remove(&self, id: &WorkloadId) -> Result<()>;
+
+    /// A private connection to its MCP server.
+    async fn connect(&self, id: &WorkloadId) -> Result<Connection>;
+
+    /// The image pull secrets that exist and that this scope may use.
+    async fn pull_secrets(&self, who: &Scope) -> Result<Vec<PullSecret>>;
+
+    /// Everything that exists and is ours.
+    async fn list(&self) -> Result<Vec<WorkloadSummary>>;
+
+    /// Ends what must not outlive us, and waits for it.
+    async fn shutdown(&self);
+}

@@ -1,0 +1,62 @@
+//! The `SecretStore` trait: versioned bundles with compare-and-set, failing closed.
+
+use super::{SecretBundle, SecretRef};
+use crate::Result;
+use async_trait::async_trait;
+use std::fmt;
+
+/// The version of a stored bundle; each successful write makes a greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretVersion(pub u64);
+
+/// What a writer believes is stored before its write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect<V = SecretVersion> {
+    /// Whatever is there, if anything.
+    Any,
+    /// Nothing.
+    Absent,
+    /// Exactly this version.
+    Version(V),
+}
+
+/// A bundle with its version.
+#[derive(Debug, Clone)]
+pub struct StoredBundle {
+    /// The secrets.
+    pub bundle: SecretBundle,
+    /// The version that was read.
+    pub version: SecretVersion,
+}
+
+/// Where secrets are kept.
+///
+/// # Contract
+/// * A write is atomic: a reader sees the bundle before or after it, never a mixture, and an acknowledged write survives.
+/// * [`put`](Self::put) with [`Expect::Version`] or [`Expect::Absent`] fails with
+///   [`Conflict`](crate::Error::Conflict) when the expectation does not hold, and then changes nothing; of several
+///   concurrent writers with the same expectation exactly one succeeds.
+/// * [`get`](Self::get) of an absent reference is [`NotFound`](crate::Error::NotFound); any trouble in the backend is
+///   another error and never an empty bundle: a store fails closed.
+/// * [`remove`](Self::remove) removes all versions; removing what is absent succeeds. A reference that is written again
+///   later may start over with its versions.
+/// * [`list`](Self::list) returns references only, sorted, complete at the time of the call.
+/// * No error, log line or `Debug` output of an implementation holds a value.
+/// * Dropping a future before it is done leaves the write either done or not done.
+#[async_trait]
+pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
+    /// Reads the newest version.
+    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle>;
+
+    /// Writes a bundle whole and returns its new version.
+    async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion>;
+
+    /// Removes the bundle and all its versions.
+    async fn remove(&self, reference: &SecretRef) -> Result<()>;
+
+    /// All references that are `prefix` or below it (`prefix` + `/`); an empty prefix lists everything.
+    async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>>;
+
+    /// Whether the backend answers and accepts us, at the cost of one cheap request.
+    async fn check(&self) -> Result<()>;
+}

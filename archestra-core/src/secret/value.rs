@@ -1,0 +1,199 @@
+//! `SecretValue`, `SecretBundle` and `SecretRef`: what is secret, what is stored together, and where it is.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{collections::BTreeMap, fmt, str::FromStr};
+use zeroize::Zeroizing;
+
+/// A secret in memory: never printed, never serialized, wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretValue(Zeroizing<String>);
+
+impl SecretValue {
+    /// Takes over `value`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(Zeroizing::new(value.into()))
+    }
+
+    /// The value itself. Whoever calls this must not print, log or store what it returns.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing in it once blanks are taken off.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.0.trim().is_empty()
+    }
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue(redacted)")
+    }
+}
+
+impl From<String> for SecretValue {
+    fn from(value: String) -> Self {
+        Self::new(value)
+    }
+}
+
+impl From<&str> for SecretValue {
+    fn from(value: &str) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// The secrets that are stored and versioned together, by key.
+///
+/// It deserializes, because secrets come in over the wire, and never serializes.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretBundle(BTreeMap<String, SecretValue>);
+
+impl SecretBundle {
+    /// An empty bundle.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&SecretValue> {
+        self.0.get(key)
+    }
+
+    /// Sets `key`, and returns what it was.
+    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<SecretValue>) -> Option<SecretValue> {
+        self.0.insert(key.into(), value.into())
+    }
+
+    /// Takes `key` out.
+    pub fn remove(&mut self, key: &str) -> Option<SecretValue> {
+        self.0.remove(key)
+    }
+
+    /// Keys and values in the order of the keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &SecretValue)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The JSON object of all values, for a backend that encrypts it before it goes anywhere.
+    ///
+    /// # Panics
+    /// Never: a map of strings is always JSON.
+    #[must_use]
+    pub fn to_plaintext(&self) -> Zeroizing<Vec<u8>> {
+        let plain: BTreeMap<&str, &str> = self.iter().map(|(key, value)| (key, value.expose())).collect();
+        Zeroizing::new(serde_json::to_vec(&plain).expect("a map of strings is always JSON"))
+    }
+
+    /// The reverse of [`to_plaintext`](Self::to_plaintext).
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when this is not an object of strings; the text never holds any of it.
+    pub fn from_plaintext(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes)
+            .map_err(|_| Error::Backend { backend: "secret store", reason: "a stored bundle is not an object of strings".to_owned(), source: None })
+    }
+}
+
+impl fmt::Debug for SecretBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl<K: Into<String>, V: Into<SecretValue>> FromIterator<(K, V)> for SecretBundle {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(iter: I) -> Self {
+        Self(iter.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+/// Where a bundle is: a path of `/`-separated segments of `[A-Za-z0-9._-]`, at most 512 bytes, no `.` or `..`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretRef(String);
+
+impl SecretRef {
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A new reference that nothing uses yet: `<kind>/<owner>/<unique>`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when `kind` or `owner` is not a path segment.
+    pub fn unique(kind: &str, owner: impl fmt::Display) -> Result<Self> {
+        format!("{kind}/{owner}/{}", uuid::Uuid::now_v7()).parse()
+    }
+}
+
+impl FromStr for SecretRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let segment = |s: &str| {
+            !s.is_empty() && s != "." && s != ".." && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        if text.len() <= 512 && text.split('/').all(segment) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Error::invalid("secretRef", format!("{text:?} is not a secret reference"), "use segments of letters, digits, '.', '_' and '-' joined by '/', at most 512 bytes"))
+    }
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for SecretRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::PartialSchema for SecretRef {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        String::schema()
+    }
+}
+
+#[cfg(feature = "openapi")]
+impl utoipa::ToSchema for SecretRef {}

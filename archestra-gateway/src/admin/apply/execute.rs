@@ -1,0 +1,135 @@
+//! Carrying a plan out: one step after the other, and back again when one fails.
+
+use super::{
+    super::{
+        AdminState, Problem,
+        caller::{Who, note},
+        consumers::draft,
+        policies,
+        resolve::Directory,
+    },
+    ApplyAction,
+    plan::{Plan, Step},
+    undo::{Undo, entry_bundle, installation_values},
+};
+use crate::lifecycle::{Cascade, ConsumerDraft, InstallRequest};
+use archestra_core::{catalog::CatalogChanges, id::PolicyId, policy::Policy, secret::Expect};
+use chrono::Utc;
+
+/// Does everything, or nothing.
+///
+/// # Errors
+/// What failed, and whether everything before it was undone.
+pub(super) async fn execute(state: &AdminState, who: &Who, plan: Plan) -> Result<(), Problem> {
+    let mut undo = Undo::default();
+    let Err(problem) = run(state, who, plan, &mut undo).await else { return Ok(()) };
+    let left = undo.all(state).await;
+    let outcome = match left.as_slice() {
+        [] => "everything that was done before it has been undone".to_owned(),
+        left => format!("what was done before it has been undone, but for this: {}", left.join("; ")),
+    };
+    Err(problem.and(&outcome))
+}
+
+async fn run(state: &AdminState, who: &Who, plan: Plan, undo: &mut Undo) -> Result<(), Problem> {
+    let Plan { people, steps, leavers, set } = plan;
+    if !people.changes.is_empty() {
+        state.identity.commit(people.changes).await?;
+        undo.people(people.undo);
+    }
+    let lines = people.lines.into_iter().filter(|line| line.action != ApplyAction::Unchanged);
+    lines.for_each(|line| {
+        note(state, who, format!("{}.{}", line.kind, line.action.label()), format!("{} {}", line.kind, line.name))
+    });
+    for planned in steps {
+        let Some(step) = planned.step else { continue };
+        let line = planned.line;
+        one(state, who, step, set.as_deref(), undo).await.map_err(|problem| problem.after(&line.to_string()))?;
+        note(state, who, format!("{}.{}", line.kind, line.action.label()), format!("{} {}", line.kind, line.name));
+    }
+    if !leavers.changes.is_empty() {
+        state.identity.commit(leavers.changes).await?;
+    }
+    leavers
+        .lines
+        .into_iter()
+        .for_each(|line| note(state, who, format!("{}.delete", line.kind), format!("{} {}", line.kind, line.name)));
+    Ok(())
+}
+
+async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo: &mut Undo) -> Result<(), Problem> {
+    let directory = Directory::new(state);
+    match step {
+        Step::SaveEntry { before: None, draft } => {
+            let entry = state.lifecycle.save_entry(None, *draft, Expect::Absent).await?;
+            undo.entry_made(entry.value.id);
+        }
+        Step::SaveEntry { before: Some(before), draft } => {
+            let bundle = entry_bundle(state, &before.value).await?;
+            state.lifecycle.save_entry(Some(before.value.id), *draft, before.expect()).await?;
+            undo.entry_changed(before.value, bundle);
+        }
+        Step::Install { entry, owner, values, author } => {
+            let entry = directory.known_entry(who, "entry", &entry).await?.value.id;
+            let request = InstallRequest { entry, owner, values, author, apply_set: set.map(str::to_owned) };
+            let installation = state.lifecycle.install(request).await?;
+            undo.installed(installation.value.id);
+        }
+        Step::Reinstall { before, values } => {
+            let former = installation_values(state, &before).await?;
+            state.lifecycle.reinstall(before.id, values, who.author()).await?;
+            undo.reinstalled(*before, former);
+        }
+        Step::SaveConsumer { kind, before, item } => {
+            let present = before.as_ref().map(|before| &before.value);
+            let draft = draft(state, who, kind, *item, present).await?;
+            match before {
+                None => {
+                    let draft = ConsumerDraft { apply_set: set.map(str::to_owned), ..draft };
+                    let consumer = state.lifecycle.save_consumer(None, draft, Expect::Absent).await?;
+                    undo.consumer_made(consumer.value.id);
+                }
+                Some(before) => {
+                    state.lifecycle.save_consumer(Some(before.value.id), draft, Expect::Any).await?;
+                    undo.consumer_changed(before.value);
+                }
+            }
+        }
+        Step::SavePolicy { before, item } => {
+            let spec = policies::resolve(&directory, who, *item).await?;
+            match before {
+                None => {
+                    let policy =
+                        Policy { id: PolicyId::new(), spec, apply_set: set.map(str::to_owned), created_at: Utc::now() };
+                    let id = policy.id;
+                    state.catalog.commit(CatalogChanges::new().create(policy)).await?;
+                    undo.policy_made(id);
+                }
+                Some(before) => {
+                    let after = Policy { spec, ..before.value.clone() };
+                    state.catalog.commit(CatalogChanges::new().put(after, before.expect())).await?;
+                    undo.policy_was(before.value);
+                }
+            }
+        }
+        Step::DeleteConsumer(consumer) => {
+            state.lifecycle.delete_consumer(consumer.value.id, Expect::Any).await?;
+            undo.consumer_deleted(consumer.value);
+        }
+        Step::DeletePolicy(policy) => {
+            state.catalog.commit(CatalogChanges::new().delete(policy.value.id, policy.expect())).await?;
+            undo.policy_was(policy.value);
+        }
+        Step::DeleteInstallation(installation) => {
+            let former = installation_values(state, &installation.value).await?;
+            state.lifecycle.remove(installation.value.id).await?;
+            undo.removed(installation.value, former);
+        }
+        Step::DeleteEntry(entry) => {
+            let bundle = entry_bundle(state, &entry.value).await?;
+            state.lifecycle.delete_entry(entry.value.id, Expect::Any, Cascade::Refuse).await?;
+            undo.entry_deleted(entry.value, bundle);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! Taking back what a plan did before one of its steps failed, the last first.
+
+use super::super::{AdminState, Problem, consumers::user_teams};
+use crate::lifecycle::{Cascade, ConsumerDraft, EntryDraft, InstallRequest};
+use archestra_core::{
+    Result as CoreResult,
+    catalog::{CatalogChanges, CredentialModel, Entry, EntrySpec, FixedValue, PullSecret},
+    consumer::{Consumer, CredentialChoice},
+    feed::Expect as FeedExpect,
+    id::{ConsumerId, EntryId, InstallationId, PolicyId},
+    identity::IdentityChanges,
+    installation::Installation,
+    policy::Policy,
+    secret::{Expect, SecretBundle, SecretValue},
+};
+use std::collections::{BTreeMap, HashMap};
+
+type Values = BTreeMap<String, SecretValue>;
+
+/// What was done, in order.
+#[derive(Debug, Default)]
+pub(super) struct Undo {
+    done: Vec<Done>,
+    /// Installations that were made again under another id.
+    again: HashMap<InstallationId, InstallationId>,
+}
+
+#[derive(Debug)]
+enum Done {
+    People(IdentityChanges),
+    EntryMade(EntryId),
+    EntryWas(Box<Entry>, SecretBundle, FeedExpect),
+    Installed(InstallationId),
+    Reinstalled(Box<Installation>, Values),
+    Removed(Box<Installation>, Values),
+    ConsumerMade(ConsumerId),
+    ConsumerWas(Box<Consumer>, FeedExpect),
+    PolicyMade(PolicyId),
+    PolicyWas(Box<Policy>),
+}
+
+impl Undo {
+    pub(super) fn people(&mut self, undo: IdentityChanges) {
+        self.done.push(Done::People(undo));
+    }
+
+    pub(super) fn entry_made(&mut self, id: EntryId) {
+        self.done.push(Done::EntryMade(id));
+    }
+
+    pub(super) fn entry_changed(&mut self, before: Entry, bundle: SecretBundle) {
+        self.done.push(Done::EntryWas(Box::new(before), bundle, Expect::Any));
+    }
+
+    pub(super) fn entry_deleted(&mut self, before: Entry, bundle: SecretBundle) {
+        self.done.push(Done::EntryWas(Box::new(before), bundle, Expect::Absent));
+    }
+
+    pub(super) fn installed(&mut self, id: InstallationId) {
+        self.done.push(Done::Installed(id));
+    }
+
+    pub(super) fn reinstalled(&mut self, before: Installation, values: Values) {
+        self.done.push(Done::Reinstalled(Box::new(before), values));
+    }
+
+    pub(super) fn removed(&mut self, before: Installation, values: Values) {
+        self.done.push(Done::Removed(Box::new(before), values));
+    }
+
+    pub(super) fn consumer_made(&mut self, id: ConsumerId) {
+        self.done.push(Done::ConsumerMade(id));
+    }
+
+    pub(super) fn consumer_changed(&mut self, before: Consumer) {
+        self.done.push(Done::ConsumerWas(Box::new(before), Expect::Any));
+    }
+
+    pub(super) fn consumer_deleted(&mut self, before: Consumer) {
+        self.done.push(Done::ConsumerWas(Box::new(before), Expect::Absent));
+    }
+
+    pub(super) fn policy_made(&mut self, id: PolicyId) {
+        self.done.push(Done::PolicyMade(id));
+    }
+
+    pub(super) fn policy_was(&mut self, before: Policy) {
+        self.done.push(Done::PolicyWas(Box::new(before)));
+    }
+
+    /// Takes everything back, and says what could not be.
+    pub(super) async fn all(mut self, state: &AdminState) -> Vec<String> {
+        let mut left = Vec::new();
+        while let Some(done) = self.done.pop() {
+            let what = done.name();
+            if let Err(problem) = self.one(state, done).await {
+                tracing::error!(what, %problem, "an apply could not be undone whole");
+                left.push(format!("{what}: {problem}"));
+            }
+        }
+        left.reverse();
+        left
+    }
+
+    async fn one(&mut self, state: &AdminState, done: Done) -> Result<(), Problem> {
+        let lifecycle = &state.lifecycle;
+        match done {
+            Done::People(changes) => state.identity.commit(changes).await.map(drop)?,
+            Done::EntryMade(id) => lifecycle.delete_entry(id, Expect::Any, Cascade::Installations).await?,
+            Done::EntryWas(entry, bundle, expect) => {
+                let (id, mut spec) = (entry.id, entry.spec);
+                fill(&mut spec, &bundle);
+                let draft = EntryDraft { spec, scope: entry.scope, author: entry.author, apply_set: entry.apply_set };
+                lifecycle.save_entry(Some(id), draft, expect).await.map(drop)?;
+            }
+            Done::Installed(id) => lifecycle.remove(id).await?,
+            Done::Reinstalled(before, values) => {
+                lifecycle.reinstall(before.id, values, before.author).await.map(drop)?
+            }
+            Done::Removed(before, values) => {
+                let request = InstallRequest {
+                    entry: before.entry,
+                    owner: before.owner,
+                    values,
+                    author: before.author,
+                    apply_set: before.apply_set,
+                };
+                let installation = lifecycle.install(request).await?;
+                self.again.insert(before.id, installation.value.id);
+            }
+            Done::ConsumerMade(id) => lifecycle.delete_consumer(id, Expect::Any).await?,
+            Done::ConsumerWas(before, expect) => self.consumer(state, *before, expect).await?,
+            Done::PolicyMade(id) => {
+                state.catalog.commit(CatalogChanges::new().delete(id, Expect::Any)).await.map(drop)?
+            }
+            Done::PolicyWas(before) => {
+                state.catalog.commit(CatalogChanges::new().put(*before, Expect::Any)).await.map(drop)?
+            }
+        }
+        Ok(())
+    }
+
+    async fn consumer(&self, state: &AdminState, before: Consumer, expect: FeedExpect) -> Result<(), Problem> {
+        let mut tools = before.tools;
+        for selector in &mut tools {
+            if let CredentialChoice::Pinned(id) = selector.credential
+                && let Some(again) = self.again.get(&id)
+            {
+                selector.credential = CredentialChoice::Pinned(*again);
+            }
+        }
+        let user_teams = user_teams(state, &before.scope).await?;
+        let draft = ConsumerDraft {
+            kind: before.kind,
+            spec: before.spec,
+            scope: before.scope,
+            tools,
+            identity_provider: before.identity_provider,
+            author: before.author,
+            apply_set: before.apply_set,
+            user_teams,
+        };
+        Ok(state.lifecycle.save_consumer(Some(before.id), draft, expect).await.map(drop)?)
+    }
+}
+
+impl Done {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::People(_) => "users and teams",
+            Self::EntryMade(_) => "a new entry",
+            Self::EntryWas(..) => "an entry",
+            Self::Installed(_) => "a new installation",
+            Self::Reinstalled(..) | Self::Removed(..) => "an installation",
+            Self::ConsumerMade(_) => "a new gateway or agent",
+            Self::ConsumerWas(..) => "a gateway or agent",
+            Self::PolicyMade(_) => "a new policy",
+            Self::PolicyWas(_) => "a policy",
+        }
+    }
+}
+
+/// The fixed secrets of an entry.
+pub(super) async fn entry_bundle(state: &AdminState, entry: &Entry) -> CoreResult<SecretBundle> {
+    match &entry.secrets {
+        Some(reference) => Ok(state.secrets.get(reference).await?.bundle),
+        None => Ok(SecretBundle::new()),
+    }
+}
+
+/// All values of an installation, to make it again or to give them back.
+pub(super) async fn installation_values(state: &AdminState, installation: &Installation) -> CoreResult<Values> {
+    let mut values: Values =
+        installation.values.iter().map(|(name, value)| (name.clone(), SecretValue::new(value.clone()))).collect();
+    if let Some(reference) = &installation.secrets {
+        let bundle = state.secrets.get(reference).await?.bundle;
+        values.extend(
+            bundle
+                .iter()
+                .filter(|(name, _)| installation.secret_fields.contains(*name))
+                .map(|(name, value)| (name.to_owned(), value.clone())),
+        );
+    }
+    Ok(values)
+}
+
+/// Puts the secrets of a bundle back into a specification: the reverse of taking them out.
+fn fill(spec: &mut EntrySpec, bundle: &SecretBundle) {
+    let put = |key: &str, value: &mut Option<FixedValue>| {
+        if matches!(value, Some(FixedValue::Stored))
+            && let Some(secret) = bundle.get(key)
+        {
+            *value = Some(FixedValue::Secret(secret.clone()));
+        }
+    };
+    match &mut spec.credential {
+        CredentialModel::Static(fields) => {
+            fields.iter_mut().for_each(|field| put(&format!("field.{}", field.name), &mut field.value))
+        }
+        CredentialModel::OAuth(config) => put("oauth.clientSecret", &mut config.client_secret),
+        CredentialModel::ClientCredentials(config) => put("clientCredentials.clientSecret", &mut config.client_secret),
+        _ => {}
+    }
+    if let Some(hosted) = &mut spec.self_hosted {
+        hosted.env.iter_mut().for_each(|var| put(&format!("env.{}", var.name), &mut var.value));
+        for pull in &mut hosted.image_pull_secrets {
+            let key = pull.password_key();
+            if let (Some(key), PullSecret::Credentials { password, .. }) = (key, pull) {
+                put(&key, password);
+            }
+        }
+    }
+}

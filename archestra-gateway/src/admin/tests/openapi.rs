@@ -1,0 +1,147 @@
+//! The OpenAPI document: complete, unique and resolvable.
+
+use super::*;
+use std::collections::BTreeSet;
+
+fn document() -> Value {
+    serde_json::from_str(&super::super::openapi()).unwrap()
+}
+
+fn operations(document: &Value) -> Vec<(String, String, Value)> {
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation.is_object() {
+                all.push((path.clone(), method.clone(), operation.clone()));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_route_is_in_it() {
+    let document = document();
+    let present: BTreeSet<String> =
+        operations(&document).into_iter().map(|(path, method, _)| format!("{method} {path}")).collect();
+    let consumer = "get post /|get put delete /{consumer}|get post /{consumer}/assignments|delete /{consumer}/assignments/{assignment}|get /{consumer}/tools";
+    let mut wanted: Vec<String> = [
+        "get /me",
+        "get post /entries",
+        "get put delete /entries/{entry}",
+        "get /entries/{entry}/tools",
+        "get /entries/{entry}/fields",
+        "get post /installations",
+        "get delete /installations/{installation}",
+        "get /installations/{installation}/status",
+        "get /installations/{installation}/logs",
+        "get /installations/{installation}/revisions",
+        "post /installations/{installation}/restart",
+        "post /installations/{installation}/reinstall",
+        "post /installations/{installation}/refresh-tools",
+        "post /installations/{installation}/update",
+        "post /installations/{installation}/rollback",
+        "get /tools",
+        "get /tools/{tool}",
+        "get post /teams",
+        "get put delete /teams/{team}",
+        "get post /teams/{team}/members",
+        "delete /teams/{team}/members/{user}",
+        "get post /users",
+        "get put delete /users/{user}",
+        "get post /tokens",
+        "get delete /tokens/{token}",
+        "get post /policies",
+        "get put delete /policies/{policy}",
+        "get /audit",
+        "get /audit/{record}",
+        "post /apply",
+    ]
+    .map(str::to_owned)
+    .into();
+    for base in ["/gateways", "/agents"] {
+        wanted.extend(
+            consumer.split('|').map(|line| {
+                line.replace(" /{", &format!(" {base}/{{")).replace(" /", " /").replace("post /", "post /")
+            }),
+        );
+        for line in &mut wanted {
+            if line == "get post /" {
+                *line = format!("get post {base}");
+            }
+        }
+    }
+    let wanted: BTreeSet<String> = wanted
+        .iter()
+        .flat_map(|line| {
+            let (methods, path) = line.rsplit_once(' ').unwrap();
+            methods.split(' ').map(|method| format!("{method} {path}")).collect::<Vec<_>>()
+        })
+        .collect();
+    let missing: Vec<_> = wanted.difference(&present).collect();
+    let unknown: Vec<_> = present.difference(&wanted).collect();
+    assert!(missing.is_empty() && unknown.is_empty(), "missing {missing:?}, unknown {unknown:?}");
+}
+
+#[test]
+fn operations_are_unique_described_and_tagged() {
+    let document = document();
+    let mut ids = BTreeSet::new();
+    for (path, method, operation) in operations(&document) {
+        let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+        assert!(!id.is_empty() && ids.insert(id.clone()), "{method} {path}: {id:?}");
+        assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{method} {path}");
+        assert_eq!(operation["tags"].as_array().map(Vec::len), Some(1), "{method} {path}");
+        assert_eq!(
+            operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"],
+            "#/components/schemas/Problem"
+        );
+        for parameter in operation["parameters"].as_array().unwrap_or(&Vec::new()) {
+            assert!(
+                parameter["in"] != "path" || path.contains(&format!("{{{}}}", parameter["name"].as_str().unwrap())),
+                "{method} {path}"
+            );
+        }
+    }
+    assert!(ids.contains("createEntry") && ids.contains("listGateways") && ids.contains("createAgent"), "{ids:?}");
+}
+
+#[test]
+fn every_reference_resolves() {
+    fn visit(value: &Value, document: &Value) {
+        match value {
+            Value::Object(map) => {
+                if let Some(reference) = map.get("$ref").and_then(Value::as_str) {
+                    let pointer = reference.strip_prefix('#').unwrap();
+                    assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+                }
+                map.values().for_each(|value| visit(value, document));
+            }
+            Value::Array(items) => items.iter().for_each(|value| visit(value, document)),
+            _ => {}
+        }
+    }
+    let document = document();
+    visit(&document, &document);
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for name in [
+        "Entry",
+        "EntryWrite",
+        "Consumer",
+        "ConsumerWrite",
+        "Installation",
+        "ApplyDocument",
+        "ApplyReport",
+        "Problem",
+        "Finding",
+    ] {
+        assert!(schemas.contains_key(name), "{name}: {:?}", schemas.keys().collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn it_is_served_to_everybody() {
+    let rig = Rig::new().await;
+    let answer = rig.send(Request::builder().uri("/openapi.json").body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.expect(200)["servers"][0]["url"], "/api/v1");
+}

@@ -1,0 +1,259 @@
+//! `/tokens`: static bearer tokens. A token is shown once, when it is made.
+
+use super::{
+    AdminState, Problem,
+    access::require,
+    body::Document,
+    caller::{Who, as_asked, audited},
+    page::{Listed, PageParams, Params, Resource, collect},
+    refs::{Named, ScopeRef},
+    resolve::{Directory, optional},
+    users,
+};
+use archestra_core::{
+    feed::Versioned,
+    id::TokenId,
+    identity::{
+        Action, IdentityChanges, IdentityQuery, IdentityStoreExt as _, PlainToken, Principal, Resource as On, Token,
+        TokenOwner, User,
+    },
+    installation::Owner,
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// A static token, without the token itself.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Token)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TokenView {
+    id: String,
+    resource_version: u64,
+    name: String,
+    /// Whom it stands for.
+    scope: ScopeRef,
+    /// The same, with id and name.
+    owner: Named,
+    /// Whether every start sets it from its configuration.
+    bootstrap: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+}
+
+/// A new token: the only answer that holds it.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NewToken {
+    /// The token itself. It is not stored and cannot be shown again.
+    token: String,
+    #[serde(flatten)]
+    view: TokenView,
+}
+
+/// What a person fills in for a token.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct TokenWrite {
+    /// For people.
+    name: String,
+    /// Whom it stands for; the caller if absent.
+    scope: Option<ScopeRef>,
+    /// After how long it is no longer accepted: seconds, or a text such as `30d`, `12h`, `90m`. Never if absent.
+    expires_in: Option<Lifetime>,
+}
+
+/// How long a token is accepted.
+#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Lifetime {
+    /// In seconds.
+    Seconds(i64),
+    /// A number and `s`, `m`, `h`, `d` or `w`.
+    Text(String),
+}
+
+const MAX_LIFETIME: i64 = 10 * 366 * 24 * 3600;
+
+impl Lifetime {
+    fn seconds(&self) -> Option<i64> {
+        let seconds = match self {
+            Self::Seconds(seconds) => *seconds,
+            Self::Text(text) => {
+                let unit = text.chars().last()?;
+                let factor = match unit {
+                    's' => 1,
+                    'm' => 60,
+                    'h' => 3600,
+                    'd' => 24 * 3600,
+                    'w' => 7 * 24 * 3600,
+                    _ => return None,
+                };
+                text.strip_suffix(unit)?.parse::<i64>().ok()?.checked_mul(factor)?
+            }
+        };
+        (1..=MAX_LIFETIME).contains(&seconds).then_some(seconds)
+    }
+}
+
+pub(crate) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(read, remove))
+}
+
+fn sees(who: &Principal, token: &Token) -> bool {
+    let own = matches!(token.owner, TokenOwner::User(user) if who.user() == Some(user));
+    who.permissions.allow(On::Token, Action::Admin) || (own && who.permissions.allow(On::Token, Action::Read))
+}
+
+/// Lists one's own tokens, or all of them for admins.
+#[utoipa::path(get, path = "/tokens", tag = "tokens", params(PageParams), responses((status = 200, body = Listed<TokenView>)))]
+async fn list(
+    State(state): State<AdminState>,
+    who: Who,
+    Params(params): Params<PageParams>,
+) -> Result<Json<Listed<TokenView>>, Problem> {
+    let owner = if who.permissions.allow(On::Token, Action::Admin) { None } else { who.user().map(TokenOwner::User) };
+    let read = |page| state.identity.list_page::<Token>(IdentityQuery::Tokens { owner }, page);
+    let page = collect(params.limit, params.cursor, |token: &Versioned<Token>| sees(&who, &token.value), read).await?;
+    let mut directory = Directory::new(&state);
+    let mut items = Vec::new();
+    for token in page.items {
+        items.push(view(&mut directory, token).await?);
+    }
+    Ok(Json(Listed { items, next_cursor: page.next.map(|cursor| cursor.0) }))
+}
+
+/// Makes a token. Users make their own; those of teams, of the organization and of other users need `token:admin`.
+#[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = TokenWrite, responses((status = 201, body = NewToken)))]
+async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Result<Resource<NewToken>, Problem> {
+    require(&who, On::Token, Action::Create, "making a token")?;
+    let (write, _) = body.decode_write::<TokenWrite>(&[])?;
+    if write.name.trim().is_empty() || write.name.len() > 256 || write.name.chars().any(char::is_control) {
+        return Err(Problem::finding("name", "a name has 1 to 256 printable bytes", "choose another"));
+    }
+    let owner = owner(&state, &who, write.scope.as_ref()).await?;
+    let expires_at = match &write.expires_in {
+        None => None,
+        Some(lifetime) => {
+            let seconds = lifetime.seconds().ok_or_else(|| {
+                Problem::finding(
+                    "expiresIn",
+                    "not a time from 1 second to 10 years",
+                    "use seconds, or a text such as `30d` or `12h`",
+                )
+            })?;
+            Utc::now().checked_add_signed(TimeDelta::seconds(seconds))
+        }
+    };
+    let plain = PlainToken::generate()?;
+    let token = Token {
+        id: TokenId::new(),
+        name: write.name,
+        hash: plain.hash(),
+        owner,
+        bootstrap: false,
+        expires_at,
+        created_at: Utc::now(),
+    };
+    let (store, id) = (state.clone(), token.id);
+    let change = async move {
+        store.identity.commit(IdentityChanges::new().create(token)).await?;
+        Ok(store.identity.get_one::<Token>(id).await?)
+    };
+    let token = audited(&state, &who, "token.create", format!("token {id}"), as_asked, change).await?;
+    let view = view(&mut Directory::new(&state), token).await?;
+    Ok(Resource::new(view.resource_version, NewToken { token: plain.expose().to_owned(), view })
+        .created(format!("/api/v1/tokens/{id}")))
+}
+
+/// Reads a token's name, owner and times.
+#[utoipa::path(get, path = "/tokens/{token}", tag = "tokens", params(("token" = String, Path)), responses((status = 200, body = TokenView)))]
+async fn read(
+    State(state): State<AdminState>,
+    who: Who,
+    Path(key): Path<String>,
+) -> Result<Resource<TokenView>, Problem> {
+    let token = find(&state, &who, &key).await?;
+    Ok(Resource::new(token.version.0, view(&mut Directory::new(&state), token).await?))
+}
+
+/// Revokes a token.
+#[utoipa::path(delete, path = "/tokens/{token}", tag = "tokens", params(("token" = String, Path)), responses((status = 204)))]
+async fn remove(State(state): State<AdminState>, who: Who, Path(key): Path<String>) -> Result<StatusCode, Problem> {
+    let token = find(&state, &who, &key).await?;
+    require(&who, On::Token, Action::Delete, "revoking a token")?;
+    if token.value.bootstrap {
+        return Err(Problem::conflict("every start sets this token from its configuration; change it there"));
+    }
+    let store = state.clone();
+    let (id, expect) = (token.value.id, token.expect());
+    let change = async move { Ok(store.identity.commit(IdentityChanges::new().delete(id, expect)).await?) };
+    audited(&state, &who, "token.delete", format!("token {id}"), as_asked, change).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn owner(state: &AdminState, who: &Who, scope: Option<&ScopeRef>) -> Result<TokenOwner, Problem> {
+    let owner = match (scope, who.user()) {
+        (None, Some(user)) => Owner::User(user),
+        (None, None) => {
+            return Err(Problem::finding(
+                "scope",
+                "whom the token stands for is not said, and no user asks",
+                "add `scope`",
+            ));
+        }
+        (Some(scope), _) => Directory::new(state).owner(who, "scope", scope).await?,
+    };
+    if let Owner::User(user) = owner
+        && who.user() == Some(user)
+    {
+        return Ok(TokenOwner::User(user));
+    }
+    require(who, On::Token, Action::Admin, "making a token that stands for somebody else")?;
+    Ok(match owner {
+        Owner::User(id) => {
+            let user = state.identity.get_one::<User>(id).await?;
+            users::may_grant(state.identity.as_ref(), who, &user.value.role, "scope").await?;
+            TokenOwner::User(id)
+        }
+        Owner::Team(team) => TokenOwner::Team(team),
+        Owner::Organization => TokenOwner::Organization,
+    })
+}
+
+async fn find(state: &AdminState, who: &Who, key: &str) -> Result<Versioned<Token>, Problem> {
+    let found = match key.parse::<TokenId>() {
+        Ok(id) => optional(state.identity.get_one::<Token>(id).await)?,
+        Err(_) => None,
+    };
+    // The key is not repeated: it may be a token that was pasted in place of its id.
+    found.filter(|token| sees(who, &token.value)).ok_or_else(|| Problem::not_found("token", "with this id"))
+}
+
+async fn view(
+    directory: &mut Directory,
+    Versioned { version, value: token }: Versioned<Token>,
+) -> Result<TokenView, Problem> {
+    let owner = match token.owner {
+        TokenOwner::User(user) => Owner::User(user),
+        TokenOwner::Team(team) => Owner::Team(team),
+        TokenOwner::Organization => Owner::Organization,
+    };
+    let (scope, owner) = directory.owner_view(owner).await?;
+    Ok(TokenView {
+        id: token.id.to_string(),
+        resource_version: version.0,
+        name: token.name,
+        scope,
+        owner,
+        bootstrap: token.bootstrap,
+        expires_at: token.expires_at,
+        created_at: token.created_at,
+    })
+}

@@ -1,0 +1,10 @@
+//! Authentication at the door: from a request's credential to its principal.
+
+mod bearer;
+mod challenge;
+mod principal;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use bearer::{Authenticated, Authenticator, IdentityFollower};
+pub(crate) use challenge::{AuthError, challenge};

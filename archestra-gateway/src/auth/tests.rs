@@ -1,0 +1,108 @@
+//! Who is let in, and for how long.
+
+use super::*;
+use crate::route::{Freshness, Source};
+use archestra_core::{
+    identity::{IdentityChanges, IdentityStore, RoleName, TokenOwner},
+    testing::{MemoryIdentity, fixtures},
+};
+use chrono::{TimeDelta, Utc};
+use http::{HeaderMap, header::AUTHORIZATION};
+use std::{sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+fn headers(value: &str) -> HeaderMap {
+    HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())])
+}
+
+fn door(store: &Arc<MemoryIdentity>) -> Arc<Authenticator> {
+    let freshness = Arc::new(Freshness::new(Duration::from_secs(5)));
+    freshness.confirm(Source::Catalog);
+    freshness.confirm(Source::Identity);
+    Arc::new(Authenticator::new(Arc::clone(store) as Arc<dyn IdentityStore>, freshness))
+}
+
+#[tokio::test]
+async fn a_user_token_carries_role_and_teams_in_order_of_priority() {
+    let store = Arc::new(MemoryIdentity::default());
+    let user = archestra_core::identity::User { role: RoleName("editor".into()), ..fixtures::user("a@example.com") };
+    let (mut low, mut high) = (fixtures::team("low", [&user]), fixtures::team("high", [&user]));
+    (low.priority, high.priority) = (1, 5);
+    let (plain, token) = fixtures::token("mine", TokenOwner::User(user.id));
+    let expected = [high.id, low.id];
+    let changes = IdentityChanges::new().create(user.clone()).create(low).create(high).create(token);
+    store.commit(changes).await.unwrap();
+    let who = door(&store).authenticate(&headers(&format!("Bearer {}", plain.expose()))).await.unwrap();
+    assert_eq!(who.principal.user(), Some(user.id));
+    assert_eq!(*who.principal.teams, expected);
+    assert!(who.principal.permissions.include(&RoleName("member".into()).built_in().unwrap()));
+}
+
+#[tokio::test]
+async fn what_is_no_bearer_token_is_told_apart_from_one_that_is_unknown() {
+    let door = door(&Arc::default());
+    let fails = async |map: HeaderMap| door.authenticate(&map).await.unwrap_err();
+    assert_eq!(fails(HeaderMap::new()).await, AuthError::Missing);
+    for malformed in ["Basic abc", "Bearer", "Bearer ", "Bearer a b", "abc"] {
+        assert_eq!(fails(headers(malformed)).await, AuthError::Malformed, "{malformed}");
+    }
+    let mut twice = headers("Bearer a");
+    twice.append(AUTHORIZATION, "Bearer b".parse().unwrap());
+    assert_eq!(fails(twice).await, AuthError::Malformed);
+    assert_eq!(fails(headers("bearer arch_x")).await, AuthError::Invalid);
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_as_soon_as_the_feed_says_so() {
+    let store = Arc::new(MemoryIdentity::default());
+    let (plain, token) = fixtures::token("org", TokenOwner::Organization);
+    store.commit(IdentityChanges::new().create(token.clone())).await.unwrap();
+    let door = door(&store);
+    let stop = CancellationToken::new();
+    let follower = tokio::spawn(IdentityFollower { authenticator: Arc::clone(&door) }.run(stop.clone()));
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    door.authenticate(&map).await.unwrap();
+    store.commit(IdentityChanges::new().delete(token.id, archestra_core::secret::Expect::Any)).await.unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(5), async {
+        while door.authenticate(&map).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    refused.await.unwrap();
+    stop.cancel();
+    follower.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused_even_when_it_is_cached() {
+    let store = Arc::new(MemoryIdentity::default());
+    let (plain, mut token) = fixtures::token("org", TokenOwner::Organization);
+    token.expires_at = Some(Utc::now() + TimeDelta::milliseconds(200));
+    store.commit(IdentityChanges::new().create(token)).await.unwrap();
+    let door = door(&store);
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    door.authenticate(&map).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert_eq!(door.authenticate(&map).await.unwrap_err(), AuthError::Invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_let_in_while_revocations_could_go_unseen() {
+    let store = Arc::new(MemoryIdentity::default());
+    let (plain, token) = fixtures::token("org", TokenOwner::Organization);
+    store.commit(IdentityChanges::new().create(token)).await.unwrap();
+    let door = door(&store);
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    door.authenticate(&map).await.unwrap();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(door.authenticate(&map).await.unwrap_err(), AuthError::Unavailable);
+}
+
+#[test]
+fn the_challenge_names_the_metadata_and_the_error() {
+    let url = Some("https://gw/.well-known/oauth-protected-resource/v1/mcp/x");
+    let missing = challenge(&AuthError::Missing, url);
+    assert_eq!(missing, "Bearer resource_metadata=\"https://gw/.well-known/oauth-protected-resource/v1/mcp/x\"");
+    assert!(challenge(&AuthError::Invalid, url).to_str().unwrap().contains("error=\"invalid_token\""));
+    assert_eq!(challenge(&AuthError::Missing, None), "Bearer");
+}

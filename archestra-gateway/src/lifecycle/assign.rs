@@ -1,0 +1,134 @@
+//! The assignments of consumers, reconciled in the same commit as the change that moves them.
+
+use super::Lifecycle;
+use archestra_core::{
+    Result,
+    catalog::{CatalogChanges, CatalogStoreExt, Entry, Kind, Labels, Query},
+    consumer::{Assignment, Consumer, ReconcileInput, ToolAssignment, reconcile},
+    feed::Versioned,
+    id::{AssignmentId, EntryId},
+    tool::Tool,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// The catalog as it will be once a commit has happened: what is stored, under what the commit changes.
+#[derive(Debug)]
+pub(super) struct Assigner<'a> {
+    lifecycle: &'a Lifecycle,
+    entry: Option<&'a Entry>,
+    new_tools: &'a [Tool],
+    entries: Option<Vec<Entry>>,
+    tools: BTreeMap<EntryId, Vec<Tool>>,
+}
+
+impl<'a> Assigner<'a> {
+    /// Over the catalog as it is.
+    pub(super) fn new(lifecycle: &'a Lifecycle) -> Self {
+        Self { lifecycle, entry: None, new_tools: &[], entries: None, tools: BTreeMap::new() }
+    }
+
+    /// Over the catalog with this entry as it is to be, and these tools of it added.
+    pub(super) fn with_entry(lifecycle: &'a Lifecycle, entry: &'a Entry, new_tools: &'a [Tool]) -> Self {
+        Self { entry: Some(entry), new_tools, ..Self::new(lifecycle) }
+    }
+
+    /// What has to change for a consumer that is, or is to be, like this.
+    pub(super) async fn changes(&mut self, consumer: &Consumer) -> Result<CatalogChanges> {
+        let catalog = self.lifecycle.catalog();
+        let query = Query::Assignments { consumer: Some(consumer.id), entry: None, installation: None };
+        let present = catalog.list_all::<Assignment>(query).await?;
+        let versions: HashMap<AssignmentId, _> = present.iter().map(|one| (one.value.id, one.expect())).collect();
+        let present: Vec<Assignment> = present.into_iter().map(|one| one.value).collect();
+
+        let entries: Vec<Entry> =
+            self.entries().await?.iter().filter(|entry| concerns(consumer, entry)).cloned().collect();
+        let mut tools = Vec::new();
+        for entry in &entries {
+            tools.extend_from_slice(self.tools(entry.id).await?);
+        }
+
+        let outcome = reconcile(ReconcileInput { consumer, entries: &entries, tools: &tools, present: &present });
+        let mut changes = CatalogChanges::new();
+        for id in outcome.remove {
+            if let Some(expect) = versions.get(&id) {
+                changes.push_delete(id, *expect);
+            }
+        }
+        for assignment in outcome.update {
+            if let Some(expect) = versions.get(&assignment.id) {
+                changes.push_put(assignment, *expect);
+            }
+        }
+        for assignment in outcome.create {
+            changes = changes.create(assignment);
+        }
+        Ok(changes)
+    }
+
+    /// What has to change for every stored consumer that the entry concerns, or concerned when it had these labels.
+    pub(super) async fn changes_around(&mut self, entry: &Entry, before: &Labels) -> Result<CatalogChanges> {
+        let mut changes = CatalogChanges::new();
+        for consumer in self.lifecycle.consumers().await? {
+            let consumer = consumer.value;
+            let concerned = concerned_before(&consumer, before);
+            if concerned || concerns(&consumer, entry) {
+                changes.extend(self.changes(&consumer).await?);
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn entries(&mut self) -> Result<&[Entry]> {
+        if self.entries.is_none() {
+            let stored = self.lifecycle.catalog().list_all::<Entry>(Query::all(Kind::Entry)).await?;
+            let others = stored
+                .into_iter()
+                .map(|entry| entry.value)
+                .filter(|entry| self.entry.is_none_or(|own| own.id != entry.id));
+            self.entries = Some(others.chain(self.entry.cloned()).collect());
+        }
+        Ok(self.entries.as_deref().unwrap_or_default())
+    }
+
+    async fn tools(&mut self, entry: EntryId) -> Result<&[Tool]> {
+        if !self.tools.contains_key(&entry) {
+            let stored = self.lifecycle.catalog().list_all::<Tool>(Query::Tools { entry: Some(entry) }).await?;
+            let new = self.new_tools.iter().filter(|tool| tool.entry == entry).cloned();
+            self.tools.insert(entry, stored.into_iter().map(|tool| tool.value).chain(new).collect());
+        }
+        Ok(self.tools.get(&entry).map(Vec::as_slice).unwrap_or_default())
+    }
+}
+
+fn concerns(consumer: &Consumer, entry: &Entry) -> bool {
+    match consumer.spec.tool_assignment {
+        ToolAssignment::Automatic => consumer.spec.labels.intersects(&entry.spec.labels),
+        ToolAssignment::Manual => consumer.tools.iter().any(|selector| selector.entry == entry.id),
+    }
+}
+
+fn concerned_before(consumer: &Consumer, before: &Labels) -> bool {
+    consumer.spec.tool_assignment == ToolAssignment::Automatic && consumer.spec.labels.intersects(before)
+}
+
+impl Lifecycle {
+    pub(super) async fn consumers(&self) -> Result<Vec<Versioned<Consumer>>> {
+        self.catalog().list_all::<Consumer>(Query::all(Kind::Consumer)).await
+    }
+
+    /// Makes the assignments of all consumers what they should be. Two commits that crossed each other can leave one
+    /// behind; everything else finds nothing to do here.
+    pub(super) async fn reassign_all(&self) -> Result<()> {
+        let mut assigner = Assigner::new(self);
+        for consumer in self.consumers().await? {
+            let changes = assigner.changes(&consumer.value).await?;
+            if changes.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.commit(changes).await {
+                tracing::debug!(consumer = %consumer.value.id, %error, "the assignments of a consumer changed meanwhile");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! The reconciler: keeps what runs the same as what is stored, resumes what was interrupted, and lists tools that changed.
+
+use super::Lifecycle;
+use archestra_core::{
+    Result,
+    catalog::{CatalogStoreExt, Kind, Query, RecordKey},
+    feed::FeedEvent,
+    id::InstallationId,
+    installation::{Installation, InstallationState},
+    runtime::{Phase, Revision, RevisionNumber, WorkloadEvent, WorkloadId, WorkloadSummary},
+};
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+const RETRY: Duration = Duration::from_secs(2);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// What the reconciler has yet to look at.
+#[derive(Debug, Default)]
+struct Pending {
+    everything: bool,
+    consumers: bool,
+    relist: BTreeSet<WorkloadId>,
+    due: Option<Instant>,
+}
+
+/// What the reconciler remembers between two passes.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Who uses which workload.
+    users: HashMap<WorkloadId, Vec<InstallationId>>,
+    /// When what runs was started, to tell a new start from an old one.
+    running: HashMap<WorkloadId, Option<chrono::DateTime<chrono::Utc>>>,
+    swept: Option<Instant>,
+}
+
+impl Lifecycle {
+    /// Reconciles until `shutdown`, then ends what is under way in the background.
+    ///
+    /// At the start, on every change of the catalog and of workloads, and from time to time it applies what is stored and
+    /// does not run, removes what runs and is not wanted, goes on with installations that were interrupted, lists tools again
+    /// where a server said that they changed, and removes secrets that no row names.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.inner.stop.cancelled() => {}
+            () = self.reconcile_forever() => {}
+        }
+        self.shutdown().await;
+    }
+
+    async fn reconcile_forever(&self) {
+        let mut feed = self.inner.catalog.changes(None);
+        let mut watch = self.watch();
+        let mut tick = interval(self.options().resync);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut memory = Memory::default();
+        let mut pending = Pending::default();
+        loop {
+            let due = pending.due;
+            tokio::select! {
+                event = feed.next() => match event {
+                    Some(Ok(event)) => self.note_change(&event, &mut pending),
+                    Some(Err(error)) => tracing::debug!(%error, "the catalog's changes cannot be followed at the moment"),
+                    None => {
+                        sleep(RETRY).await;
+                        feed = self.inner.catalog.changes(None);
+                    }
+                },
+                event = watch.next() => match event {
+                    Some(Ok(event)) => self.note_event(event, &mut memory, &mut pending),
+                    Some(Err(error)) => tracing::debug!(%error, "workloads cannot be watched at the moment"),
+                    None => {
+                        sleep(RETRY).await;
+                        watch = self.watch();
+                    }
+                },
+                _ = tick.tick() => {
+                    pending.consumers = true;
+                    self.ask(&mut pending);
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let work = std::mem::take(&mut pending);
+                    if let Err(error) = self.pass(&work, &mut memory).await {
+                        tracing::warn!(%error, "reconciling failed; it is tried again");
+                        pending = Pending { due: Some(Instant::now() + RETRY), ..work };
+                    }
+                }
+            }
+        }
+    }
+
+    fn watch(&self) -> BoxStream<'static, Result<WorkloadEvent>> {
+        self.runtime().map_or_else(|| stream::pending().boxed(), |runtime| runtime.watch())
+    }
+
+    fn ask(&self, pending: &mut Pending) {
+        pending.everything = true;
+        pending.due.get_or_insert_with(|| Instant::now() + self.options().debounce);
+    }
+
+    fn note_change(&self, event: &FeedEvent<RecordKey>, pending: &mut Pending) {
+        match event {
+            FeedEvent::Resync { .. } => {
+                pending.consumers = true;
+                self.ask(pending);
+            }
+            FeedEvent::Changed { keys, .. } => {
+                pending.consumers |=
+                    keys.iter().any(|key| matches!(key.kind(), Kind::Entry | Kind::Consumer | Kind::Tool));
+                if pending.consumers || keys.iter().any(|key| matches!(key.kind(), Kind::Installation | Kind::Revision))
+                {
+                    self.ask(pending);
+                }
+            }
+            FeedEvent::Confirmed { .. } => {}
+        }
+    }
+
+    fn note_event(&self, event: WorkloadEvent, memory: &mut Memory, pending: &mut Pending) {
+        match event {
+            WorkloadEvent::Snapshot(all) => {
+                for summary in all {
+                    self.note_status(&summary, memory);
+                }
+                self.ask(pending);
+            }
+            WorkloadEvent::Changed(summary) => self.note_status(&summary, memory),
+            WorkloadEvent::Removed(id) => {
+                memory.running.remove(&id);
+                self.ask(pending);
+            }
+            WorkloadEvent::ToolsChanged(id) => {
+                pending.relist.insert(id);
+                pending.due.get_or_insert_with(|| Instant::now() + self.options().debounce);
+            }
+        }
+    }
+
+    /// A workload that has just come to run may be what an installation was waiting for.
+    fn note_status(&self, summary: &WorkloadSummary, memory: &mut Memory) {
+        if summary.status.phase != Phase::Running {
+            memory.running.remove(&summary.id);
+            return;
+        }
+        let started = summary.status.started_at;
+        if memory.running.insert(summary.id.clone(), started) == Some(started) {
+            return;
+        }
+        for id in memory.users.get(&summary.id).into_iter().flatten().copied() {
+            let this = self.clone();
+            self.inner.tasks.spawn(async move {
+                let waiting =
+                    this.installation(id).await.is_ok_and(|found| found.value.state != InstallationState::Ready);
+                if waiting && !this.inner.jobs.busy(id) {
+                    this.bring_up(id);
+                }
+            });
+        }
+    }
+
+    async fn pass(&self, work: &Pending, memory: &mut Memory) -> Result<()> {
+        if work.everything {
+            self.pass_workloads(memory).await?;
+        }
+        if work.consumers {
+            self.reassign_all().await?;
+        }
+        for workload in &work.relist {
+            for id in memory.users.get(workload).into_iter().flatten() {
+                self.bring_up(*id);
+            }
+        }
+        if memory.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
+            match self.sweep().await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "secrets that no row names were removed"),
+                Err(error) => tracing::warn!(%error, "secrets could not be swept; it is tried again later"),
+            }
+            memory.swept = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    async fn pass_workloads(&self, memory: &mut Memory) -> Result<()> {
+        // What runs is read before what is wanted: whatever is applied has been stored before.
+        let observed = match self.runtime() {
+            Some(runtime) => self.within("listing workloads", runtime.list()).await?,
+            None => Vec::new(),
+        };
+        let first = memory.swept.is_none();
+        let installations = self.catalog().list_all::<Installation>(Query::all(Kind::Installation)).await?;
+        let newest = self.newest_revisions().await?;
+        memory.users.clear();
+        let mut resumed = BTreeSet::new();
+        for installation in installations {
+            let installation = installation.value;
+            let interrupted = match installation.state {
+                InstallationState::Pending | InstallationState::Discovering => true,
+                InstallationState::Error { .. } => first && installation.workload.is_some(),
+                InstallationState::Ready => false,
+            };
+            if interrupted && !self.inner.jobs.busy(installation.id) {
+                self.bring_up(installation.id);
+                resumed.extend(installation.workload.clone());
+            }
+            if let Some(workload) = installation.workload {
+                memory.users.entry(workload).or_default().push(installation.id);
+            }
+        }
+        if self.runtime().is_some() {
+            self.apply_missing(&observed, &newest, memory, &resumed).await;
+            self.remove_unwanted(&observed, memory).await;
+        }
+        Ok(())
+    }
+
+    async fn apply_missing(
+        &self,
+        observed: &[WorkloadSummary],
+        newest: &HashMap<WorkloadId, RevisionNumber>,
+        memory: &Memory,
+        resumed: &BTreeSet<WorkloadId>,
+    ) {
+        let running: HashMap<&WorkloadId, Option<RevisionNumber>> =
+            observed.iter().map(|one| (&one.id, one.status.revision)).collect();
+        let differs = |workload: &&WorkloadId| match (running.get(workload), newest.get(*workload)) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            // A runtime that does not tell which revision it runs is asked to run the right one once.
+            (Some(running), Some(desired)) => running.map_or(memory.swept.is_none(), |running| running != *desired),
+        };
+        let idle = |workload: &&WorkloadId| {
+            let users = memory.users.get(*workload).map(Vec::as_slice).unwrap_or_default();
+            !resumed.contains(*workload) && !users.iter().any(|id| self.inner.jobs.busy(*id))
+        };
+        let missing: Vec<WorkloadId> = memory.users.keys().filter(idle).filter(differs).cloned().collect();
+        let apply = |workload: WorkloadId| async move {
+            if let Err(error) = self.apply_newest(&workload).await {
+                tracing::warn!(%workload, %error, "a workload could not be applied; it is tried again");
+            }
+        };
+        stream::iter(missing).for_each_concurrent(self.options().parallel, apply).await;
+    }
+
+    async fn remove_unwanted(&self, observed: &[WorkloadSummary], memory: &Memory) {
+        let unwanted: Vec<WorkloadId> =
+            observed.iter().map(|one| one.id.clone()).filter(|id| !memory.users.contains_key(id)).collect();
+        let remove = |workload: WorkloadId| async move {
+            tracing::info!(%workload, "a workload that nobody wants is removed");
+            self.end_workload(&workload).await;
+        };
+        stream::iter(unwanted).for_each_concurrent(self.options().parallel, remove).await;
+    }
+
+    async fn newest_revisions(&self) -> Result<HashMap<WorkloadId, RevisionNumber>> {
+        let mut newest = HashMap::new();
+        for revision in self.catalog().list_all::<Revision>(Query::all(Kind::Revision)).await? {
+            let Revision { workload, number, .. } = revision.value;
+            let known = newest.entry(workload).or_insert(number);
+            *known = number.max(*known);
+        }
+        Ok(newest)
+    }
+}

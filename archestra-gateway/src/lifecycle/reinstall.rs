@@ -1,0 +1,226 @@
+//! New values for an installation: checked, tried, and kept whole or not at all.
+
+use super::{
+    ATTEMPTS, Lifecycle,
+    apply::{Renew, push_delete_history, secret_refs},
+    install::supported,
+    now,
+    secrets::INSTALLATIONS,
+    workload_id,
+};
+use archestra_core::{
+    Error, Result,
+    catalog::{CatalogChanges, Entry},
+    feed::{Version, Versioned},
+    id::{InstallationId, UserId},
+    installation::{Installation, InstallationState, check_values, install_fields},
+    runtime::{Revision, RevisionNumber, WorkloadId},
+    secret::{Expect, SecretBundle, SecretRef, SecretValue},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Lifecycle {
+    /// Gives an installation new values and starts it anew. Values that are not given again stay as they are.
+    ///
+    /// A remote server is connected to and listed with the new values before they are kept. A self-hosted one gets a new
+    /// revision; when the runtime refuses it, everything stays as it was. Tools are recognized by their raw names, so that
+    /// assignments survive.
+    ///
+    /// # Errors
+    /// As [`install`](Self::install), and [`NotFound`](Error::NotFound) without the installation.
+    pub async fn reinstall(
+        &self,
+        id: InstallationId,
+        values: BTreeMap<String, SecretValue>,
+        author: Option<UserId>,
+    ) -> Result<Versioned<Installation>> {
+        self.owned(move |this| async move {
+            let mut last = None;
+            for _ in 0..ATTEMPTS {
+                match this.reinstall_owned(id, values.clone(), author).await {
+                    Err(error @ Error::Conflict { kind: "installation" | "tool" | "assignment" | "revision", .. }) => {
+                        last = Some(error)
+                    }
+                    Err(error @ Error::AlreadyExists { .. }) => last = Some(error),
+                    outcome => return outcome,
+                }
+            }
+            Err(last
+                .unwrap_or_else(|| Error::conflict("installation", id, "it is being changed all the time; try again")))
+        })
+        .await
+    }
+
+    async fn reinstall_owned(
+        &self,
+        id: InstallationId,
+        values: BTreeMap<String, SecretValue>,
+        author: Option<UserId>,
+    ) -> Result<Versioned<Installation>> {
+        let stored = self.installation(id).await?;
+        let entry = self.entry(stored.value.entry).await?.value;
+        supported(&entry)?;
+        self.check_runnable(&entry)?;
+        let kept = self.bundle(stored.value.secrets.as_ref()).await?;
+        let given = merge(&entry, &stored.value, &kept, values);
+        let values = check_values(&entry.spec, given, &BTreeSet::new()).map_err(Error::Invalid)?;
+
+        let rotated = values.secret != kept;
+        let new =
+            if rotated { self.keep(INSTALLATIONS, id, &values.secret).await? } else { stored.value.secrets.clone() };
+        let workload = workload_id(&entry.spec, entry.id, id);
+        let mut next = Installation {
+            secret_fields: values.secret.keys().map(str::to_owned).collect(),
+            values: values.plain,
+            secrets: new.clone(),
+            reinstall_required: None,
+            updated_at: now(),
+            ..stored.value.clone()
+        };
+        if stored.value.state != InstallationState::Ready || workload != stored.value.workload {
+            next.state = InstallationState::Pending;
+        }
+        next.workload = workload;
+        let outcome = if next.workload.is_none() {
+            self.reinstall_remote(&entry, &stored, next).await
+        } else {
+            self.reinstall_hosted(&entry, &stored, next, author).await
+        };
+        match (&outcome, rotated) {
+            (Ok(_), true) => self.discard(stored.value.secrets.as_ref()).await,
+            (Err(_), true) => self.abandon(new.as_ref(), id.into()).await,
+            (_, false) => {}
+        }
+        outcome
+    }
+
+    async fn reinstall_remote(
+        &self,
+        entry: &Entry,
+        stored: &Versioned<Installation>,
+        next: Installation,
+    ) -> Result<Versioned<Installation>> {
+        let deadline = self.options().discover_timeout;
+        let definitions = self.list_once(entry, &next).await.map_err(|error| error.into_error(entry, deadline))?;
+        let listed = Self::usable(entry, definitions);
+        let next = Versioned { version: stored.version, value: next };
+        let mut planned = self.plan_listing(entry, next, Some(&stored.value), &listed).await?;
+        let ended = self.push_left(&mut planned.changes, &stored.value, &planned.installation.value).await?;
+        self.commit(planned.changes).await?;
+        self.end_left(ended).await;
+        Ok(planned.installation)
+    }
+
+    async fn reinstall_hosted(
+        &self,
+        entry: &Entry,
+        stored: &Versioned<Installation>,
+        next: Installation,
+        author: Option<UserId>,
+    ) -> Result<Versioned<Installation>> {
+        let Some(workload) = next.workload.clone() else { return Err(remote(next.id)) };
+        let before = self.history(&workload).await?;
+        let mut changes = CatalogChanges::new().put(next.clone(), stored.expect());
+        let made_by = Installation { author, ..next.clone() };
+        // What a shared deployment runs does not depend on its installations: their values go with requests.
+        let renew = if entry.spec.shared_deployment { Renew::IfChanged } else { Renew::Always };
+        self.push_revision(&mut changes, entry, &made_by, "reinstall", renew).await?;
+        let ended = self.push_left(&mut changes, &stored.value, &next).await?;
+        self.commit(changes).await?;
+        match self.apply_newest(&workload).await {
+            Err(error) if !error.is_retryable() && ended.is_none() => {
+                self.take_back(stored, &workload, before.last().map(|newest| newest.value.number)).await;
+                return Err(error);
+            }
+            Err(error) => tracing::warn!(%workload, %error, "a reinstalled workload is applied later"),
+            Ok(_) => {}
+        }
+        self.end_left(ended).await;
+        self.bring_up(next.id);
+        self.discard_former(entry, &next, before.last()).await;
+        Ok(Versioned { version: Version(stored.version.0 + 1), value: next })
+    }
+
+    /// Removes secrets that the revision before ran with and nothing names any more. What fails here the sweep does.
+    async fn discard_former(&self, entry: &Entry, installation: &Installation, before: Option<&Versioned<Revision>>) {
+        let present = secret_refs(entry, installation);
+        let former = before
+            .into_iter()
+            .flat_map(|before| before.value.secrets.iter())
+            .filter(|reference| !present.contains(reference));
+        let former: BTreeSet<SecretRef> =
+            former.filter(|reference| entry.secrets.as_ref() != Some(reference)).cloned().collect();
+        for reference in self.unnamed(installation, former).await.unwrap_or_default() {
+            self.discard(Some(&reference)).await;
+        }
+    }
+
+    /// Restores an installation whose new revision the runtime refused.
+    async fn take_back(&self, stored: &Versioned<Installation>, workload: &WorkloadId, newest: Option<RevisionNumber>) {
+        let restore = async {
+            let now = self.installation(stored.value.id).await?;
+            let mut changes = CatalogChanges::new().put(stored.value.clone(), now.expect());
+            for revision in self.history(workload).await? {
+                if newest.is_none_or(|newest| revision.value.number > newest) {
+                    changes.push_delete(revision.value.id, Expect::Any);
+                }
+            }
+            self.commit(changes).await
+        };
+        if let Err(error) = restore.await {
+            tracing::warn!(installation = %stored.value.id, %error, "a refused reinstallation could not be taken back; the reconciler reports it");
+        }
+        self.bring_up(stored.value.id);
+    }
+
+    /// Removes the revisions of the workload that an installation had before, if it has another one now.
+    async fn push_left(
+        &self,
+        changes: &mut CatalogChanges,
+        before: &Installation,
+        next: &Installation,
+    ) -> Result<Option<WorkloadId>> {
+        let Some(left) = before.workload.as_ref().filter(|left| next.workload.as_ref() != Some(left)) else {
+            return Ok(None);
+        };
+        let others = self.installations_of(before.entry).await?;
+        if others.iter().any(|other| other.value.id != before.id && other.value.workload.as_ref() == Some(left)) {
+            return Ok(None);
+        }
+        push_delete_history(changes, &self.history(left).await?);
+        Ok(Some(left.clone()))
+    }
+
+    async fn end_left(&self, workload: Option<WorkloadId>) {
+        if let Some(workload) = workload {
+            self.end_workload(&workload).await;
+        }
+    }
+}
+
+/// What there is for each field that the entry asks for now: what is given, else what is stored. A secret does not become a
+/// plain value, and a blank field in a form keeps the secret that is there.
+fn merge(
+    entry: &Entry,
+    stored: &Installation,
+    kept: &SecretBundle,
+    mut given: BTreeMap<String, SecretValue>,
+) -> BTreeMap<String, SecretValue> {
+    for field in install_fields(&entry.spec) {
+        let own = given.get(&field.name);
+        if own.is_some_and(|own| !(field.secret && own.is_blank())) {
+            continue;
+        }
+        let plain = stored.values.get(&field.name).map(|text| SecretValue::new(text.clone()));
+        let secret = if field.secret { kept.get(&field.name).cloned() } else { None };
+        if let Some(value) = secret.or(plain) {
+            given.insert(field.name, value);
+        }
+    }
+    given
+}
+
+/// There is nothing to run for a remote server.
+pub(super) fn remote(id: InstallationId) -> Error {
+    Error::conflict("installation", id, "its server is remote, so the platform runs nothing for it")
+}

@@ -1,0 +1,126 @@
+//! Secrets of entries and installations: written before the row that names them, removed after it, and swept when nobody does.
+
+use super::Lifecycle;
+use archestra_core::{
+    Error, Result,
+    catalog::{CatalogStoreExt, Entry, Kind, Query, Record, RecordKey},
+    installation::Installation,
+    runtime::{Revision, WorkloadId},
+    secret::{Expect, SecretBundle, SecretRef},
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Display,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Where the fixed secrets of entries are.
+pub(super) const ENTRIES: &str = "entries";
+/// Where the secrets that installations were given are.
+pub(super) const INSTALLATIONS: &str = "installations";
+
+impl Lifecycle {
+    /// What a reference leads to; nothing when there is none.
+    pub(super) async fn bundle(&self, reference: Option<&SecretRef>) -> Result<SecretBundle> {
+        match reference {
+            None => Ok(SecretBundle::new()),
+            Some(reference) => Ok(self.inner.secrets.get(reference).await?.bundle),
+        }
+    }
+
+    /// Stores a bundle under a reference of its own, unless it is empty.
+    pub(super) async fn keep(
+        &self,
+        kind: &str,
+        owner: impl Display + Send,
+        bundle: &SecretBundle,
+    ) -> Result<Option<SecretRef>> {
+        if bundle.is_empty() {
+            return Ok(None);
+        }
+        let reference = SecretRef::unique(kind, owner)?;
+        match self.inner.secrets.put(&reference, bundle, Expect::Absent).await {
+            Ok(_) => Ok(Some(reference)),
+            Err(error) => {
+                self.discard(Some(&reference)).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what no row names any more. What cannot be removed now, the sweep removes later.
+    pub(super) async fn discard(&self, reference: Option<&SecretRef>) {
+        if let Some(reference) = reference
+            && let Err(error) = self.inner.secrets.remove(reference).await
+        {
+            tracing::warn!(%reference, %error, "a secret that is no longer named could not be removed; the sweep will do it");
+        }
+    }
+
+    /// Removes what was stored for a write that failed, unless the write happened after all.
+    pub(super) async fn abandon(&self, reference: Option<&SecretRef>, key: RecordKey) {
+        let Some(reference) = reference else { return };
+        let named = match self.catalog().get(key).await {
+            Ok(record) => match record.value {
+                Record::Entry(entry) => entry.secrets.as_ref() == Some(reference),
+                Record::Installation(installation) => installation.secrets.as_ref() == Some(reference),
+                _ => false,
+            },
+            Err(Error::NotFound { .. }) => false,
+            // Whether the row names it cannot be known now: the sweep decides once it can.
+            Err(_) => true,
+        };
+        if !named {
+            self.discard(Some(reference)).await;
+        }
+    }
+
+    /// Removes references that no row names and that are older than any operation that may still be under way.
+    pub(super) async fn sweep(&self) -> Result<usize> {
+        // References first: what is listed now and named by no row read afterwards was not about to be named, but for
+        // operations under way, which the grace covers.
+        let mut references = self.inner.secrets.list(ENTRIES).await?;
+        references.extend(self.inner.secrets.list(INSTALLATIONS).await?);
+        if references.is_empty() {
+            return Ok(0);
+        }
+        let named = self.named_references().await?;
+        let mut removed = 0;
+        for reference in references {
+            let old = age(&reference).is_some_and(|age| age >= self.options().sweep_grace);
+            if old && !named.contains(&reference) {
+                self.inner.secrets.remove(&reference).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    async fn named_references(&self) -> Result<BTreeSet<SecretRef>> {
+        let catalog = self.catalog();
+        let mut named = BTreeSet::new();
+        for entry in catalog.list_all::<Entry>(Query::all(Kind::Entry)).await? {
+            named.extend(entry.value.secrets);
+        }
+        for installation in catalog.list_all::<Installation>(Query::all(Kind::Installation)).await? {
+            named.extend(installation.value.secrets);
+        }
+        let mut newest: HashMap<WorkloadId, Revision> = HashMap::new();
+        for revision in catalog.list_all::<Revision>(Query::all(Kind::Revision)).await? {
+            let revision = revision.value;
+            if newest.get(&revision.workload).is_none_or(|known| known.number <= revision.number) {
+                newest.insert(revision.workload.clone(), revision);
+            }
+        }
+        named.extend(newest.into_values().flat_map(|revision| revision.secrets));
+        Ok(named)
+    }
+}
+
+/// How long ago a reference was made, by the time-ordered identifier at its end.
+fn age(reference: &SecretRef) -> Option<Duration> {
+    let unique = reference.as_str().rsplit('/').next()?;
+    let (seconds, nanos) = uuid::Uuid::parse_str(unique).ok()?.get_timestamp()?.to_unix();
+    let made = UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))?;
+    SystemTime::now().duration_since(made).ok()
+}

@@ -1,0 +1,128 @@
+//! Saving entries: findings, secrets, idempotence, and labels that move assignments in the same commit.
+
+use super::*;
+use archestra_core::{ErrorKind, catalog::FixedValue, feed::FeedEvent};
+use futures::StreamExt as _;
+
+#[tokio::test(start_paused = true)]
+async fn secrets_leave_the_row_and_what_is_saved_again_is_not_written() {
+    let rig = Rig::new();
+    let saved = rig.save(hosted("files")).await;
+    assert!(!serde_json::to_string(&saved.value).unwrap().contains("l1cense"));
+    assert_eq!(rig.references().await, 1);
+    let before = (saved.clone(), rig.secrets.list("").await.unwrap());
+
+    // The same text again, and the mark that stands for it: both are what is there.
+    let again = rig.lifecycle.save_entry(Some(saved.value.id), draft(hosted("files")), Expect::Any).await.unwrap();
+    let marked =
+        rig.lifecycle.save_entry(Some(saved.value.id), draft(saved.value.spec.clone()), Expect::Any).await.unwrap();
+    assert_eq!((again, rig.secrets.list("").await.unwrap()), before);
+    assert_eq!(marked, saved);
+    assert_eq!(
+        rig.lifecycle.preview_entry(Some(saved.value.id), draft(hosted("files"))).await.unwrap(),
+        Preview::Unchanged
+    );
+
+    let renamed = rig.resave(&saved, |spec| spec.description = Some("files".to_owned())).await;
+    assert_eq!(
+        (renamed.version.0, renamed.value.secrets.clone()),
+        (2, saved.value.secrets.clone()),
+        "what is stored is kept"
+    );
+    assert_eq!(rig.lifecycle.entry(saved.value.id).await.unwrap(), renamed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_secret_replaces_the_old_one() {
+    let rig = Rig::new();
+    let saved = rig.save(hosted("files")).await;
+    let rotated = rig
+        .resave(&saved, |spec| spec.self_hosted.as_mut().unwrap().env[2].value = Some(FixedValue::Secret("n3w".into())))
+        .await;
+    assert_ne!(rotated.value.secrets, saved.value.secrets);
+    assert_eq!(rig.secrets.list("").await.unwrap(), [rotated.value.secrets.clone().unwrap()]);
+    let bundle = rig.lifecycle.bundle(rotated.value.secrets.as_ref()).await.unwrap();
+    assert_eq!(bundle.get("env.LICENSE").unwrap().expose(), "n3w");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_is_named_and_nothing_is_kept() {
+    let rig = Rig::new();
+    let findings =
+        async |spec: EntrySpec| match rig.lifecycle.save_entry(None, draft(spec), Expect::Any).await.unwrap_err() {
+            Error::Invalid(findings) => findings.into_iter().map(|finding| finding.field).collect::<Vec<_>>(),
+            other => panic!("{other}"),
+        };
+    let mut image = hosted("files");
+    image.self_hosted.as_mut().unwrap().image = Some("node:22".to_owned());
+    assert_eq!(findings(image).await, ["selfHosted.image"], "what the runtime cannot honour is refused on save");
+    let mut stored = hosted("files");
+    stored.self_hosted.as_mut().unwrap().env[2].value = Some(FixedValue::Stored);
+    assert_eq!(findings(stored).await, ["selfHosted.env[2].value"]);
+    let mut nameless = hosted("files");
+    nameless.name = String::new();
+    assert_eq!(findings(nameless).await, ["name"]);
+    assert!(rig.all::<Entry>().await.is_empty());
+    assert_eq!(rig.references().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_is_taken_once_and_the_loser_leaves_no_secret() {
+    let rig = Rig::new();
+    let first = rig.save(hosted("files")).await;
+    let error = rig.lifecycle.save_entry(None, draft(hosted("files")), Expect::Any).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(rig.references().await, 1);
+
+    let stale = rig
+        .lifecycle
+        .save_entry(Some(first.value.id), draft(hosted("other")), Expect::Version(archestra_core::feed::Version(7)))
+        .await;
+    assert_eq!(stale.unwrap_err().kind(), ErrorKind::Conflict);
+    let unknown = rig.lifecycle.save_entry(Some(EntryId::new()), draft(hosted("other")), Expect::Any).await;
+    assert_eq!(unknown.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_move_assignments_in_the_same_commit() {
+    let rig = Rig::new();
+    let finance = rig.save_consumer(automatic("finance", "department", "finance")).await.unwrap().value.id;
+    let sales = rig.save_consumer(automatic("sales", "department", "sales")).await.unwrap().value.id;
+    let mut spec = remote("tracker");
+    spec.labels.insert("department", "finance");
+    let entry = rig.save(spec).await;
+    rig.install(&entry, owner(), &[("token", "t")]).await.unwrap();
+    assert_eq!(rig.names(finance).await.len(), 2);
+
+    let since = rig.lifecycle.commit(CatalogChanges::new()).await.unwrap();
+    rig.resave(&entry, |spec| spec.labels = [("department", "sales")].into_iter().collect()).await;
+    assert_eq!((rig.names(finance).await.len(), rig.names(sales).await.len()), (0, 2));
+    let mut feed = rig.catalog.changes(Some(since));
+    let keys = loop {
+        match feed.next().await.unwrap().unwrap() {
+            FeedEvent::Changed { keys, .. } => break keys,
+            other => assert!(matches!(other, FeedEvent::Confirmed { .. }), "{other:?}"),
+        }
+    };
+    let count = |kind| keys.iter().filter(|key| key.kind() == kind).count();
+    assert_eq!(
+        (count(Kind::Entry), count(Kind::Assignment)),
+        (1, 4),
+        "one commit holds the label and all four assignments"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn renaming_an_entry_rolls_and_renames_nothing() {
+    let rig = Rig::new();
+    let mut spec = hosted("files");
+    spec.labels.insert("a", "b");
+    let gateway = rig.save_consumer(automatic("g", "a", "b")).await.unwrap().value.id;
+    let entry = rig.save(spec).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    rig.ready(id).await;
+    rig.resave(&entry, |spec| spec.name = "documents".to_owned()).await;
+    rig.quiet().await;
+    assert_eq!(rig.runtime.applies(), 1);
+    assert_eq!(rig.names(gateway).await, ["files__add", "files__echo"]);
+}

@@ -1,0 +1,179 @@
+//! The reconciler: after a restart, against what nobody wants, and for what changes by itself.
+
+use super::*;
+use archestra_core::runtime::Phase;
+
+/// Runs the reconciler for as long as the guard lives.
+struct Running {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    fn of(rig: &Rig) -> Self {
+        let (lifecycle, stop) = (rig.lifecycle.clone(), CancellationToken::new());
+        let token = stop.clone();
+        Self { stop, task: tokio::spawn(async move { lifecycle.run(token).await }) }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+async fn settle() {
+    tokio::time::sleep(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_everything_runs_again_and_what_was_interrupted_goes_on() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let ready = rig.install(&entry, owner(), &[("API_KEY", "one")]).await.unwrap().value.id;
+    rig.ready(ready).await;
+    rig.quiet().await;
+    rig.discover.hang();
+    let interrupted = rig.install(&entry, owner(), &[("API_KEY", "two")]).await.unwrap().value.id;
+    rig.until(interrupted, |one| one.state == InstallationState::Discovering).await;
+    rig.lifecycle.shutdown().await;
+
+    let again = rig.restarted();
+    assert!(again.runtime.applied().is_empty());
+    let running = Running::of(&again);
+    again.ready(interrupted).await;
+    settle().await;
+    assert_eq!(again.runtime.applied().len(), 2);
+    assert_eq!(again.runtime.applies(), 2, "nothing is rolled that runs as it should");
+    assert_eq!(again.lifecycle.revisions(ready).await.unwrap().len(), 1, "a restart makes no revision");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wants_is_removed() {
+    let rig = Rig::new();
+    let stray = fixtures::workload(fixtures::workload_spec("stray", &["stray"]));
+    rig.runtime.plant(stray);
+    let running = Running::of(&rig);
+    settle().await;
+    assert!(rig.runtime.applied().is_empty());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_vanished_comes_back() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    let running = Running::of(&rig);
+    settle().await;
+    rig.runtime.remove(&workload).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!(rig.runtime.only().id, workload);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_its_tools_changed_is_listed_again_once() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    let running = Running::of(&rig);
+    settle().await;
+    let before = rig.discover.asked();
+    rig.discover.serve(&["echo", "more"]);
+    for _ in 0..5 {
+        rig.runtime.tools_changed(&workload);
+    }
+    settle().await;
+    let installation = rig.lifecycle.installation(id).await.unwrap().value;
+    assert_eq!(installation.tools.keys().collect::<Vec<_>>(), ["echo", "more"]);
+    assert_eq!(rig.discover.asked(), before + 1, "announcements are gathered");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_ready_stays_ready_while_its_workload_fails() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    let running = Running::of(&rig);
+    settle().await;
+    rig.runtime.set(&workload, Phase::Error);
+    settle().await;
+    let status = rig.lifecycle.status(id).await.unwrap();
+    assert_eq!(status.installation.value.state, InstallationState::Ready);
+    assert_eq!(status.workload.unwrap().phase, Phase::Error);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn secrets_that_no_row_names_are_swept_once_they_are_old() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let orphan = rig
+        .lifecycle
+        .keep(secrets::INSTALLATIONS, InstallationId::new(), &fixtures::bundle(&[("a", "b")]))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(rig.lifecycle.sweep().await.unwrap(), 0, "it may be about to be named");
+    let options = LifecycleOptions { sweep_grace: Duration::ZERO, ..LifecycleOptions::default() };
+    let later = Rig::on(rig.catalog.clone(), rig.secrets.clone(), options);
+    let running = Running::of(&later);
+    settle().await;
+    assert_eq!(rig.secrets.list("").await.unwrap(), [entry.value.secrets.unwrap()]);
+    assert!(rig.secrets.get(&orphan).await.is_err());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_replicas_do_everything_once_in_effect() {
+    let rig = Rig::new();
+    let twin = Rig {
+        lifecycle: Lifecycle::new(LifecycleParts {
+            catalog: Arc::new(rig.catalog.clone()),
+            secrets: Arc::new(rig.secrets.clone()),
+            runtime: Some(Arc::new(rig.runtime.clone())),
+            discover: Arc::new(rig.discover.clone()),
+            options: LifecycleOptions::default(),
+        }),
+        ..rig.restarted()
+    };
+    let (one, two) = (Running::of(&rig), Running::of(&twin));
+    settle().await;
+    let entry = rig.save(hosted("files")).await;
+    let owners: Vec<_> = (0..4).map(|_| owner()).collect();
+    let installs = owners.iter().enumerate().map(|(n, owner)| {
+        let replica = if n % 2 == 0 { &rig } else { &twin };
+        replica.install(&entry, *owner, &[("API_KEY", "k")])
+    });
+    for installed in futures::future::join_all(installs).await {
+        rig.ready(installed.unwrap().value.id).await;
+    }
+    settle().await;
+    assert_eq!((rig.runtime.applied().len(), rig.runtime.applies()), (4, 4));
+    assert_eq!(rig.all::<Tool>().await.len(), 2);
+    one.end().await;
+    two.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_two_commits_missed_is_made() {
+    let rig = Rig::new();
+    let mut spec = remote("tracker");
+    spec.labels.insert("a", "b");
+    let entry = rig.save(spec).await;
+    let gateway = rig.save_consumer(automatic("g", "a", "b")).await.unwrap().value.id;
+    rig.install(&entry, owner(), &[("token", "t")]).await.unwrap();
+    let lost = rig.all::<Assignment>().await.remove(0);
+    rig.lifecycle.commit(CatalogChanges::new().delete(lost.id, Expect::Any)).await.unwrap();
+    assert_eq!(rig.names(gateway).await.len(), 1);
+    let running = Running::of(&rig);
+    settle().await;
+    assert_eq!(rig.names(gateway).await.len(), 2);
+    running.end().await;
+}

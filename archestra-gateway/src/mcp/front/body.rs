@@ -1,0 +1,153 @@
+//! The body of an answer: a whole message, an upstream's bytes as they come, or a stream of events.
+
+use super::record::CallLog;
+use crate::{
+    mcp::{
+        error::{ErrorKind, RpcError},
+        outcome::{BodyFormat, OutcomeScanner},
+        sse,
+        version::Era,
+    },
+    upstream::deadline_body::DeadlineBody,
+};
+use archestra_core::event::Outcome as Recorded;
+use bytes::Bytes;
+use futures::{Stream, stream::BoxStream};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+/// The body of an answer of the front door.
+pub struct McpBody(Kind);
+
+enum Kind {
+    Full(Option<Bytes>),
+    Upstream(Box<Upstream>),
+    Events(BoxStream<'static, Bytes>),
+}
+
+/// An upstream's answer on its way through, with what is noted of it at its end.
+pub(super) struct Upstream {
+    body: DeadlineBody<Incoming>,
+    scanner: OutcomeScanner,
+    format: BodyFormat,
+    bytes: u64,
+    /// The caller's request id as JSON text, for the error that ends a stream whose upstream broke off.
+    id: Box<str>,
+    log: Option<CallLog>,
+}
+
+impl McpBody {
+    /// A whole message.
+    #[must_use]
+    pub const fn full(bytes: Bytes) -> Self {
+        Self(Kind::Full(Some(bytes)))
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self(Kind::Full(None))
+    }
+
+    pub(super) fn upstream(body: DeadlineBody<Incoming>, format: BodyFormat, id: &str, log: CallLog) -> Self {
+        let scanner = OutcomeScanner::new(format);
+        Self(Kind::Upstream(Box::new(Upstream { body, scanner, format, bytes: 0, id: id.into(), log: Some(log) })))
+    }
+
+    /// Encoded events.
+    pub(super) fn events(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self(Kind::Events(Box::pin(stream)))
+    }
+}
+
+impl fmt::Debug for McpBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Full(_) => "McpBody(full)",
+            Kind::Upstream(_) => "McpBody(upstream)",
+            Kind::Events(_) => "McpBody(events)",
+        })
+    }
+}
+
+impl Body for McpBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut self.0 {
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Upstream(upstream) => upstream.poll(cx),
+            Kind::Events(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, Kind::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Upstream(upstream) => upstream.body.size_hint(),
+            Kind::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Upstream {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        loop {
+            if self.log.is_none() {
+                return Poll::Ready(None);
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.scanner.push(&data);
+                    self.bytes += data.len() as u64;
+                    if self.body.is_end_stream() {
+                        // A client that has its content-length's worth polls no further.
+                        self.finish();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => {
+                    tracing::info!(%error, "an upstream broke off its answer");
+                    if let Some(log) = self.log.take() {
+                        log.finish(Recorded::Error, Some("the server broke off its answer"), self.bytes);
+                    }
+                    return Poll::Ready(Some(match self.format {
+                        BodyFormat::EventStream => Ok(Frame::data(self.broken_off())),
+                        BodyFormat::Json => Err(io::Error::other("the server broke off its answer")),
+                    }));
+                }
+                None => {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(log) = self.log.take() {
+            let scanner = std::mem::replace(&mut self.scanner, OutcomeScanner::new(self.format));
+            log.finish_by(scanner.finish(), self.bytes);
+        }
+    }
+
+    fn broken_off(&self) -> Bytes {
+        let error = RpcError::new(ErrorKind::Internal, "the server broke off its answer; whether the call took effect is not known");
+        let id = crate::mcp::envelope::Id::parse(&self.id);
+        // A blank line first ends whatever event was cut off.
+        let mut out = bytes::BytesMut::from(&b"\n\n"[..]);
+        out.extend_from_slice(&sse::encode_message(&error.render(id, Era::Modern), None));
+        out.freeze()
+    }
+}

@@ -1,0 +1,230 @@
+//! One tool call, from its message to its upstream's answer: route, policy, credential, exchange.
+
+use super::record::CallLog;
+use crate::{
+    mcp::{
+        envelope::Request,
+        error::{ErrorKind, RpcError},
+        tool_result,
+        version::Era,
+    },
+    platform::Shared,
+    route::{ConsumerRoute, ToolRoute},
+    upstream::{Answer, Exchange, UpstreamError},
+};
+use archestra_core::{
+    credential::{CallContext, CredentialError, Resolved},
+    event::Outcome as Recorded,
+    identity::Principal,
+    policy::{CallFacts, Verdict, evaluate},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+use std::{net::IpAddr, sync::Arc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Who calls, through what, and how they are to be answered.
+#[derive(Debug)]
+pub(crate) struct Caller<'a> {
+    /// Who.
+    pub(crate) principal: &'a Arc<Principal>,
+    /// Through what.
+    pub(crate) consumer: &'a Arc<ConsumerRoute>,
+    /// From where.
+    pub(crate) address: Option<IpAddr>,
+    /// In which era's terms.
+    pub(crate) era: Era,
+    /// The request's headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// Fires when the caller takes the call back.
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+/// What became of a call.
+pub(crate) enum Called {
+    /// A protocol error: the request itself is wrong.
+    Rejected(RpcError),
+    /// A whole response, noted already.
+    Message(Bytes),
+    /// The server's answer, to be noted when it has gone through.
+    Answer(Answer, CallLog),
+    /// The caller took it back.
+    Cancelled,
+}
+
+/// Makes the call of this message.
+pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, request: &Request<'_>) -> Called {
+    let slot = shared.audit.reserve().await;
+    let (principal, consumer) = (caller.principal, caller.consumer);
+    let mut log = CallLog::begin(slot, Arc::clone(principal), Arc::clone(consumer), caller.address, body.len());
+    let Some(name) = &request.params.name else {
+        log.finish(Recorded::Error, Some("no tool name"), 0);
+        return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, "`params.name` is required: name the tool to call"));
+    };
+    let Some(route) = consumer.tools.get(&*name.value) else {
+        log.unknown(&name.value);
+        log.finish(Recorded::Error, Some("unknown tool"), 0);
+        let text = format!("unknown tool `{}`: list the tools again, it may have been renamed or taken away", clip(&name.value));
+        return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, text));
+    };
+    log.routed(route);
+    if caller.era == Era::Modern
+        && let Some(params) = &route.header_params
+        && let Err(error) = params.validate(caller.headers, request.params.arguments)
+    {
+        log.finish(Recorded::Error, Some("header mismatch"), 0);
+        return Called::Rejected(error);
+    }
+    match judge(principal, consumer, route, request) {
+        Err(error) => {
+            log.finish(Recorded::Error, Some("arguments are not JSON"), 0);
+            return Called::Rejected(error);
+        }
+        Ok(Verdict::Allow(policy)) => log.judged(policy),
+        Ok(Verdict::Block { policy, name, message }) => {
+            log.judged(Some(policy));
+            let text = message.unwrap_or_else(|| format!("the policy \"{name}\" does not allow this call"));
+            let detail = serde_json::json!({ "code": "policyDenied", "policy": policy });
+            return refuse(log, Recorded::Denied, "blocked by policy", request, caller.era, &text, &detail);
+        }
+    }
+    let resolved = match resolve(shared, principal, consumer, route).await {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let (text, detail) = explain(shared, &error);
+            return refuse(log, Recorded::Error, &error.to_string(), request, caller.era, &text, &detail);
+        }
+    };
+    log.resolved(&resolved);
+    let Some(target) = route.targets.get(&resolved.installation) else {
+        let text = "the installation that was chosen is not ready to serve this tool";
+        let detail = serde_json::json!({ "code": "installationUnavailable", "installation": resolved.installation });
+        return refuse(log, Recorded::Error, text, request, caller.era, text, &detail);
+    };
+    let exchange = Exchange {
+        body,
+        request,
+        caller_era: caller.era,
+        name: Some(&route.tool.name),
+        plan: &resolved.plan,
+        principal: Some(principal),
+        log_level: None,
+        traceparent: None,
+        forwarded: forwarded(caller.headers, route, consumer),
+        deadline: Instant::now() + route.timeout,
+        cancel: caller.cancel,
+    };
+    match shared.upstreams.call(target, exchange).await {
+        Ok(answer) => Called::Answer(answer, log),
+        Err(UpstreamError::Cancelled) => Called::Cancelled,
+        Err(error) => {
+            tracing::info!(server = %route.entry.spec.name, tool = %route.tool.name, %error, "a tool call failed");
+            let detail = serde_json::json!({ "code": error.code(), "server": route.entry.spec.name });
+            refuse(log, Recorded::Error, &error.to_string(), request, caller.era, &error.client_text(), &detail)
+        }
+    }
+}
+
+fn judge(
+    principal: &Principal,
+    consumer: &ConsumerRoute,
+    route: &ToolRoute,
+    request: &Request<'_>,
+) -> Result<Verdict, RpcError> {
+    if route.rules.is_empty() {
+        return Ok(Verdict::Allow(None));
+    }
+    let arguments = match (route.judges_arguments, request.params.arguments) {
+        (false, _) => None,
+        (true, None) => Some(serde_json::Value::Object(serde_json::Map::new())),
+        (true, Some(raw)) => Some(serde_json::from_str(raw.as_str()).map_err(|_| {
+            RpcError::new(ErrorKind::InvalidParams, "`params.arguments` cannot be read, and a policy depends on it")
+        })?),
+    };
+    let facts = CallFacts {
+        principal,
+        consumer: consumer.consumer.id,
+        entry: route.entry.id,
+        tool: &route.tool.name,
+        arguments: arguments.as_ref(),
+    };
+    Ok(evaluate(route.rules.iter().map(|rule| &**rule), facts))
+}
+
+async fn resolve(
+    shared: &Shared,
+    principal: &Principal,
+    consumer: &ConsumerRoute,
+    route: &ToolRoute,
+) -> Result<Resolved, CredentialError> {
+    let context = CallContext {
+        principal,
+        consumer: &consumer.consumer,
+        entry: &route.entry,
+        tool: &route.tool.name,
+        choice: route.choice,
+        candidates: &route.candidates,
+    };
+    shared.resolver.resolve(&context).await
+}
+
+/// The text and the details that a caller is given when no installation can serve the call.
+fn explain(shared: &Shared, error: &CredentialError) -> (String, serde_json::Value) {
+    match error {
+        CredentialError::Missing { entry, entry_name, .. } => {
+            let url = shared.install_url(*entry);
+            let text = format!("{error}. Install {entry_name} first: {url} Then call again.");
+            (text, serde_json::json!({ "code": "credentialMissing", "entry": entry, "installUrl": url }))
+        }
+        CredentialError::PinUnavailable { entry, installation, .. } => {
+            let text = format!("{error}. Ask whoever manages this gateway to check it.");
+            (text, serde_json::json!({ "code": "installationUnavailable", "entry": entry, "installation": installation }))
+        }
+        CredentialError::Expired { entry, installation, .. } => {
+            let url = shared.install_url(*entry);
+            let text = format!("{error}. Authorize it again: {url} Then call again.");
+            (text, serde_json::json!({ "code": "credentialExpired", "entry": entry, "installation": installation, "installUrl": url }))
+        }
+        other => (other.to_string(), serde_json::json!({ "code": "credentialUnavailable" })),
+    }
+}
+
+/// The headers of the caller's request that go on to the server.
+fn forwarded(headers: &HeaderMap, route: &ToolRoute, consumer: &ConsumerRoute) -> HeaderMap {
+    let mut forwarded = HeaderMap::new();
+    if let Some(params) = &route.header_params {
+        for name in params.header_names() {
+            if let Some(value) = headers.get(name)
+                && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+            {
+                forwarded.insert(name, value.clone());
+            }
+        }
+    }
+    for name in &consumer.consumer.spec.passthrough_headers {
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
+        for value in headers.get_all(&name) {
+            forwarded.append(name.clone(), value.clone());
+        }
+    }
+    forwarded
+}
+
+fn refuse(
+    log: CallLog,
+    outcome: Recorded,
+    error: &str,
+    request: &Request<'_>,
+    era: Era,
+    text: &str,
+    detail: &serde_json::Value,
+) -> Called {
+    let message = tool_result::error_response(request.id, era, text, detail);
+    log.finish(outcome, Some(error), message.len() as u64);
+    Called::Message(message)
+}
+
+fn clip(name: &str) -> String {
+    name.chars().take(128).collect()
+}

@@ -1,0 +1,8 @@
+//! What is measured and recorded of calls: metrics, and audit records on their way to the sink.
+
+mod audit;
+mod metrics;
+
+pub(crate) use audit::Slot;
+pub use audit::{AuditWriter, Overflow};
+pub use metrics::{CallStatus, Meters, ToolMeters};

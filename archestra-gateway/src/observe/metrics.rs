@@ -1,0 +1,224 @@
+//! The Prometheus metrics: tool calls, their duration and sizes, and the state of workloads.
+
+use archestra_core::{
+    catalog::Entry,
+    consumer::{Consumer, ConsumerKind},
+    runtime::{Phase, WorkloadId},
+    tool::Tool,
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Seconds: from a warm local call to a slow one.
+const DURATIONS: [f64; 16] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Bytes: from a small message to the default limit and beyond.
+const SIZES: [f64; 9] =
+    [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+
+/// How a call ended, as the label `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallStatus {
+    /// The server answered with a result that is no error.
+    Success,
+    /// Anything else.
+    Error,
+}
+
+impl CallStatus {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    agent_id: String,
+    agent_name: String,
+    agent_type: &'static str,
+    mcp_server_name: String,
+    tool_name: String,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeploymentLabels {
+    server_name: String,
+    state: &'static str,
+}
+
+/// All metrics of one platform.
+#[derive(Clone)]
+pub struct Meters(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    calls: Family<CallLabels, Counter>,
+    durations: Family<CallLabels, Histogram, fn() -> Histogram>,
+    requests: Family<CallLabels, Histogram, fn() -> Histogram>,
+    responses: Family<CallLabels, Histogram, fn() -> Histogram>,
+    deployments: Family<DeploymentLabels, Gauge>,
+    audit_dropped: Counter,
+    workloads: Mutex<HashMap<WorkloadId, (String, Phase)>>,
+}
+
+impl fmt::Debug for Meters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Meters {
+    /// Fresh metrics in a registry of their own.
+    #[must_use]
+    pub fn new() -> Self {
+        let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
+        let sizes: fn() -> Histogram = || Histogram::new(SIZES);
+        let mut inner = Inner {
+            registry: Registry::default(),
+            calls: Family::default(),
+            durations: Family::new_with_constructor(durations),
+            requests: Family::new_with_constructor(sizes),
+            responses: Family::new_with_constructor(sizes),
+            deployments: Family::default(),
+            audit_dropped: Counter::default(),
+            workloads: Mutex::default(),
+        };
+        let registry = &mut inner.registry;
+        registry.register("mcp_tool_calls", "Tool calls", inner.calls.clone());
+        registry.register(
+            "mcp_tool_call_duration_seconds",
+            "Time from the request to the end of its answer",
+            inner.durations.clone(),
+        );
+        registry.register("mcp_request_size_bytes", "Size of a tool call's request body", inner.requests.clone());
+        registry.register("mcp_response_size_bytes", "Size of a tool call's answer body", inner.responses.clone());
+        registry.register(
+            "mcp_server_deployment_status",
+            "1 for the present state of a self-hosted server, 0 for the others",
+            inner.deployments.clone(),
+        );
+        registry.register(
+            "audit_records_dropped",
+            "Audit records lost because the queue was full or the sink refused them",
+            inner.audit_dropped.clone(),
+        );
+        Self(Arc::new(inner))
+    }
+
+    /// The counters of one tool of one consumer. Made once per route, so that a call only adds to them.
+    pub(crate) fn tool(&self, consumer: &Consumer, entry: &Entry, tool: &Tool) -> Arc<ToolMeters> {
+        let labels = |status: CallStatus| CallLabels {
+            agent_id: consumer.id.to_string(),
+            agent_name: consumer.display_name().to_owned(),
+            agent_type: match consumer.kind {
+                ConsumerKind::Gateway => "mcp_gateway",
+                ConsumerKind::Agent => "agent",
+            },
+            mcp_server_name: entry.spec.name.clone(),
+            tool_name: tool.name.clone(),
+            status: status.label(),
+        };
+        Arc::new(ToolMeters { success: self.outcome(&labels(CallStatus::Success)), error: self.outcome(&labels(CallStatus::Error)) })
+    }
+
+    fn outcome(&self, labels: &CallLabels) -> OutcomeMeters {
+        OutcomeMeters {
+            calls: self.0.calls.get_or_create_owned(labels),
+            duration: self.0.durations.get_or_create_owned(labels),
+            request: self.0.requests.get_or_create_owned(labels),
+            response: self.0.responses.get_or_create_owned(labels),
+        }
+    }
+
+    /// Notes the state of a self-hosted server.
+    pub fn workload(&self, id: &WorkloadId, server: &str, phase: Phase) {
+        let mut known = self.0.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert(id.clone(), (server.to_owned(), phase));
+        self.show(&known, before.map(|(name, _)| name).as_deref());
+        self.show(&known, Some(server));
+    }
+
+    /// Notes that a self-hosted server is gone.
+    pub fn workload_gone(&self, id: &WorkloadId) {
+        let mut known = self.0.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.remove(id);
+        self.show(&known, before.map(|(name, _)| name).as_deref());
+    }
+
+    /// A server may have several workloads; the gauge counts them per state.
+    fn show(&self, known: &HashMap<WorkloadId, (String, Phase)>, server: Option<&str>) {
+        let Some(server) = server else { return };
+        for phase in Phase::ALL {
+            let count = known.values().filter(|(name, at)| name == server && *at == phase).count();
+            let labels = DeploymentLabels { server_name: server.to_owned(), state: phase.label() };
+            self.0.deployments.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(crate) fn audit_dropped(&self, records: u64) {
+        self.0.audit_dropped.inc_by(records);
+    }
+
+    /// Everything in the OpenMetrics text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = text::encode(&mut out, &self.0.registry);
+        out
+    }
+}
+
+/// The counters of one tool of one consumer.
+#[derive(Debug)]
+pub struct ToolMeters {
+    success: OutcomeMeters,
+    error: OutcomeMeters,
+}
+
+#[derive(Debug)]
+struct OutcomeMeters {
+    calls: Counter,
+    duration: Histogram,
+    request: Histogram,
+    response: Histogram,
+}
+
+impl ToolMeters {
+    /// Counts one call.
+    pub(crate) fn record(&self, status: CallStatus, took: Duration, request_bytes: u64, response_bytes: u64) {
+        let meters = match status {
+            CallStatus::Success => &self.success,
+            CallStatus::Error => &self.error,
+        };
+        meters.calls.inc();
+        meters.duration.observe(took.as_secs_f64());
+        meters.request.observe(to_f64(request_bytes));
+        meters.response.observe(to_f64(response_bytes));
+    }
+}
+
+/// Sizes stay far below 2⁵², where this would lose anything.
+fn to_f64(bytes: u64) -> f64 {
+    u32::try_from(bytes).map_or(f64::from(u32::MAX), f64::from)
+}

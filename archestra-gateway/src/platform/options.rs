@@ -1,0 +1,56 @@
+//! What an operator may set of a platform.
+
+use crate::{lifecycle::LifecycleOptions, observe::Overflow, upstream::dial::PrivateNetworks};
+use std::time::Duration;
+use url::Url;
+
+/// What an operator may set; the defaults are safe for a listener on loopback.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What clients call us: scheme, host, and the path we are mounted under, if any.
+    pub public_url: Option<Url>,
+    /// Host names that are served beside loopback and the public URL's; `*` allows any.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may call us.
+    pub allowed_origins: Vec<String>,
+    /// Private hosts and ranges that entries of registry admins may name.
+    pub private_networks: PrivateNetworks,
+    /// Certificates, each file in PEM, that are trusted beside the public ones.
+    pub extra_roots: Vec<Vec<u8>>,
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+    /// How long a call may take if neither entry nor consumer says.
+    pub call_timeout: Duration,
+    /// How long a principal or credential may be used after the change feeds were last confirmed, beyond 5 s.
+    pub stale_grace: Duration,
+    /// How long calls under way may go on at shutdown.
+    pub drain_timeout: Duration,
+    /// How many clients may listen for changes at the same time.
+    pub max_listeners: usize,
+    /// How many connections may be open at the same time.
+    pub max_connections: usize,
+    /// What happens when audit records come faster than they can be written.
+    pub audit_overflow: Overflow,
+    /// Of the lifecycle.
+    pub lifecycle: LifecycleOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            private_networks: PrivateNetworks::default(),
+            extra_roots: Vec::new(),
+            body_limit: 4 * 1024 * 1024,
+            call_timeout: Duration::from_secs(60),
+            stale_grace: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+            max_listeners: 10_000,
+            max_connections: 50_000,
+            audit_overflow: Overflow::Drop,
+            lifecycle: LifecycleOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Follows the catalog's change feed and swaps in a new snapshot after each commit, building only what it touched.
+
+use super::{
+    Freshness, Snapshot, Source,
+    mirror::{Affected, Mirror, RouteParts},
+};
+use crate::upstream::Upstreams;
+use arc_swap::{ArcSwap, Guard};
+use archestra_core::{
+    Error, ErrorKind,
+    catalog::{CatalogStore, Kind, Query, Record, RecordKey},
+    feed::{FeedEvent, MAX_PAGE, PageRequest, StoreRevision},
+};
+use futures::StreamExt as _;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How long the follower waits before it asks a store again that failed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The present snapshot.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    snapshot: ArcSwap<Snapshot>,
+    revision: watch::Sender<Option<StoreRevision>>,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self { snapshot: ArcSwap::default(), revision: watch::Sender::new(None) }
+    }
+}
+
+impl Routes {
+    /// The snapshot that a call is routed by.
+    pub(crate) fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Waits until a commit is in the snapshot, or any when none is named.
+    pub(crate) async fn reached(&self, revision: Option<StoreRevision>) {
+        let mut seen = self.revision.subscribe();
+        // The sender lives as long as `self`.
+        drop(seen.wait_for(|at| at.is_some() && *at >= revision).await);
+    }
+}
+
+/// The task that keeps [`Routes`] what the catalog says.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) catalog: Arc<dyn CatalogStore>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) freshness: Arc<Freshness>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) parts: RouteParts,
+}
+
+impl Follower {
+    /// Follows until told to stop.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let _ = stop.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(self) {
+        let mut mirror = Mirror::default();
+        let mut since = None;
+        loop {
+            let mut feed = self.catalog.changes(since);
+            while let Some(event) = feed.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        tracing::warn!(%error, "the catalog's change feed is interrupted");
+                        continue;
+                    }
+                };
+                let revision = event.revision();
+                let outcome = match event {
+                    FeedEvent::Confirmed { .. } => Ok(()),
+                    FeedEvent::Changed { keys, .. } => self.change(&mut mirror, keys).await,
+                    FeedEvent::Resync { .. } => self.resync(&mut mirror).await,
+                };
+                match outcome {
+                    Ok(()) => {
+                        since = Some(revision);
+                        self.freshness.confirm(Source::Catalog);
+                        self.routes.revision.send_if_modified(|at| std::mem::replace(at, since) != since);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a change of the catalog could not be read; trying again");
+                        // Reading again from the last position that was taken in delivers it once more.
+                        break;
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn change(&self, mirror: &mut Mirror, keys: Vec<RecordKey>) -> Result<(), Error> {
+        let mut affected = Affected::default();
+        let mut records = Vec::with_capacity(keys.len());
+        for key in keys {
+            match self.catalog.get(key).await {
+                Ok(found) => records.push((key, Some(found.value))),
+                Err(error) if error.kind() == ErrorKind::NotFound => records.push((key, None)),
+                Err(error) => return Err(error),
+            }
+        }
+        for (key, record) in records {
+            mirror.apply(key, record, &mut affected);
+        }
+        self.publish(mirror, affected);
+        Ok(())
+    }
+
+    async fn resync(&self, mirror: &mut Mirror) -> Result<(), Error> {
+        let mut fresh = Mirror::default();
+        fresh.keep_subscribers(mirror);
+        let mut affected = Affected { everything: true, ..Affected::default() };
+        for kind in Kind::ALL {
+            let mut page = PageRequest { limit: MAX_PAGE, cursor: None };
+            loop {
+                let found = self.catalog.list(&Query::all(*kind), &page).await?;
+                for record in found.items {
+                    let record: Record = record.value;
+                    fresh.apply(record.key(), Some(record), &mut affected);
+                }
+                match found.next {
+                    Some(cursor) => page.cursor = Some(cursor),
+                    None => break,
+                }
+            }
+        }
+        *mirror = fresh;
+        self.publish(mirror, affected);
+        Ok(())
+    }
+
+    fn publish(&self, mirror: &mut Mirror, affected: Affected) {
+        for installation in affected.gone {
+            self.upstreams.forget(installation);
+        }
+        let next = if affected.everything {
+            let ids: Vec<_> = mirror.consumer_ids().collect();
+            let mut next = Snapshot::default();
+            for id in ids {
+                insert(&mut next, id, mirror, &self.parts);
+            }
+            next
+        } else if affected.consumers.is_empty() {
+            return;
+        } else {
+            let present = self.routes.load();
+            let mut next = Snapshot { by_slug: present.by_slug.clone(), by_id: present.by_id.clone() };
+            for id in affected.consumers {
+                if let Some(before) = next.by_id.remove(&id) {
+                    next.by_slug.remove(before.consumer.spec.slug.as_str());
+                }
+                insert(&mut next, id, mirror, &self.parts);
+            }
+            next
+        };
+        self.routes.snapshot.store(Arc::new(next));
+    }
+}
+
+fn insert(next: &mut Snapshot, id: archestra_core::id::ConsumerId, mirror: &mut Mirror, parts: &RouteParts) {
+    if let Some(route) = mirror.build(id, parts) {
+        next.by_slug.insert(route.consumer.spec.slug.as_str().into(), Arc::clone(&route));
+        next.by_id.insert(id, route);
+    }
+}

@@ -1,0 +1,138 @@
+//! The accept loop: connection limit, header deadline, TCP_NODELAY, and a drain that lets calls under way end.
+
+use crate::{mcp::front::Front, platform::Shared};
+use axum::{Router, body::Body, extract::ConnectInfo};
+use http::Request;
+use http_body_util::Either;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_millis(100);
+const MCP: &str = "/v1/mcp/";
+
+/// Serves until `shutdown` fires, then drains.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    front: Front,
+    router: Router,
+    shared: &Arc<Shared>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).pipeline_flush(true);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+    let builder = Arc::new(builder);
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(shared.options.max_connections));
+    let connections = TaskTracker::new();
+    loop {
+        let slot = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            // The semaphore is never closed.
+            slot = Arc::clone(&slots).acquire_owned() => slot.map_err(io::Error::other)?,
+        };
+        let (stream, peer) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, or a client that was gone already: neither ends the server.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            },
+        };
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let watcher = graceful.watcher();
+        let service = Service { front: front.clone(), router: router.clone(), peer };
+        let builder = Arc::clone(&builder);
+        connections.spawn(async move {
+            let serving = watcher.watch(connection(&builder, stream, service).into_owned());
+            if let Err(error) = serving.await {
+                tracing::debug!(%peer, %error, "a connection ended");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    // Long streams say goodbye, so that they do not hold the drain up.
+    shared.stop.cancel();
+    connections.close();
+    let drained = tokio::time::timeout(shared.options.drain_timeout, async {
+        graceful.shutdown().await;
+        connections.wait().await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("connections were still open when the drain timeout passed");
+    }
+    Ok(())
+}
+
+type Connection<'a> = hyper_util::server::conn::auto::Connection<
+    'a,
+    TokioIo<TcpStream>,
+    TowerToHyperService<Service>,
+    TokioExecutor,
+>;
+
+fn connection(builder: &Builder<TokioExecutor>, stream: TcpStream, service: Service) -> Connection<'_> {
+    builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+}
+
+/// Tool calls go straight to the front door; everything else through the router.
+#[derive(Debug, Clone)]
+struct Service {
+    front: Front,
+    router: Router,
+    peer: SocketAddr,
+}
+
+type Answer = Either<crate::mcp::front::McpBody, Body>;
+
+impl tower::Service<Request<Incoming>> for Service {
+    type Response = http::Response<Answer>;
+    type Error = Infallible;
+    type Future = futures::future::BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let place = request.uri().path().strip_prefix(MCP).filter(|place| is_place(place)).map(str::to_owned);
+        match place {
+            Some(place) => {
+                let front = self.front.clone();
+                Box::pin(async move { Ok(front.handle(&place, request).await.map(Either::Left)) })
+            }
+            None => {
+                let router = self.router.clone();
+                Box::pin(async move { Ok(router.oneshot(request.map(Body::new)).await?.map(Either::Right)) })
+            }
+        }
+    }
+}
+
+/// Whether this can be a consumer's slug or id as it stands, without decoding.
+fn is_place(place: &str) -> bool {
+    !place.is_empty() && place.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}

@@ -1,0 +1,290 @@
+//! The headers that an installation's requests carry: its credential and the entry's additional headers.
+//!
+//! They are read from the secret store when cold, kept for a short time, and never replaced by anything when they cannot
+//! be read.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use archestra_core::Error as CoreError;
+use archestra_core::catalog::{CredentialModel, FixedValue, StaticField};
+use archestra_core::credential::CredentialPlan;
+use archestra_core::id::InstallationId;
+use archestra_core::secret::{SecretBundle, SecretRef, SecretStore, SecretValue};
+use aws_lc_rs::digest;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use moka::sync::Cache;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::error::{CredentialFault, UpstreamError};
+use super::flight::Flights;
+use super::target::Target;
+use super::tasks::Tasks;
+
+/// How long the secret store may take.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The headers of one installation's requests. Values are marked sensitive, so that nothing prints them.
+pub(super) struct CredentialHeaders {
+    map: HeaderMap,
+    fingerprint: OnceLock<Fingerprint>,
+}
+
+/// Tells credentials apart without being one.
+pub(super) type Fingerprint = [u8; 32];
+
+impl CredentialHeaders {
+    fn new(map: HeaderMap) -> Self {
+        Self { map, fingerprint: OnceLock::new() }
+    }
+
+    pub(super) const fn map(&self) -> &HeaderMap {
+        &self.map
+    }
+
+    pub(super) fn fingerprint(&self) -> &Fingerprint {
+        self.fingerprint.get_or_init(|| {
+            let mut context = digest::Context::new(&digest::SHA256);
+            let mut feed = |bytes: &[u8]| {
+                context.update(&(bytes.len() as u64).to_le_bytes());
+                context.update(bytes);
+            };
+            for (name, value) in &self.map {
+                feed(name.as_str().as_bytes());
+                feed(value.as_bytes());
+            }
+            let mut fingerprint = [0; 32];
+            fingerprint.copy_from_slice(context.finish().as_ref());
+            fingerprint
+        })
+    }
+}
+
+impl fmt::Debug for CredentialHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.map.keys()).finish()
+    }
+}
+
+/// What a cached value is good for: these versions of the installation and of its entry, and these secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Tag {
+    installation: i64,
+    entry: i64,
+    secrets: Option<SecretsOf>,
+}
+
+/// Where the secrets of the installation and of the entry are.
+type SecretsOf = (Option<SecretRef>, Option<SecretRef>);
+
+impl Tag {
+    fn fits(&self, target: &Target, secrets: Option<(&Option<SecretRef>, &Option<SecretRef>)>) -> bool {
+        self.installation == target.installation().updated_at.timestamp_micros()
+            && self.entry == target.entry().updated_at.timestamp_micros()
+            && self.secrets.as_ref().map(|(installation, entry)| (installation, entry)) == secrets
+    }
+}
+
+/// The tag is shared, because the cache clones what it returns.
+#[derive(Debug, Clone)]
+struct Cached {
+    tag: Arc<Tag>,
+    headers: Arc<CredentialHeaders>,
+}
+
+/// Makes and keeps the headers of installations.
+pub(super) struct Credentials {
+    secrets: Arc<dyn SecretStore>,
+    cache: Cache<InstallationId, Cached>,
+    flights: Flights<(InstallationId, Tag), Arc<CredentialHeaders>>,
+}
+
+impl Credentials {
+    pub(super) fn new(secrets: Arc<dyn SecretStore>, keep: Duration, most: u64, tasks: Tasks) -> Self {
+        let cache = Cache::builder().max_capacity(most).time_to_live(keep).build();
+        Self { secrets, cache, flights: Flights::new(tasks) }
+    }
+
+    /// The headers for a call under `plan`.
+    ///
+    /// # Errors
+    /// A value is missing or unsendable, the store does not answer, or the plan is not one of ours.
+    pub(super) async fn headers(
+        &self,
+        target: &Arc<Target>,
+        plan: &CredentialPlan,
+    ) -> Result<Arc<CredentialHeaders>, UpstreamError> {
+        let fault = |fault| UpstreamError::credential(target.server(), fault);
+        let secrets = match plan {
+            CredentialPlan::None | CredentialPlan::Deployment => None,
+            CredentialPlan::Static { installation, entry } => Some((installation, entry)),
+            CredentialPlan::Headers { headers, expires_at } => {
+                return given(target, headers, *expires_at).map(Arc::new).map_err(fault);
+            }
+            CredentialPlan::OAuth(_) => return Err(fault(CredentialFault::NotAvailable { kind: "OAuth" })),
+            CredentialPlan::ClientCredentials { .. } => {
+                return Err(fault(CredentialFault::NotAvailable { kind: "OAuth client" }));
+            }
+            CredentialPlan::Exchange(_) => return Err(fault(CredentialFault::NotAvailable { kind: "exchanged" })),
+            CredentialPlan::Passthrough => return Err(fault(CredentialFault::NotAvailable { kind: "passed-through" })),
+            _ => return Err(fault(CredentialFault::NotAvailable { kind: "such" })),
+        };
+        let id = target.installation().id;
+        if let Some(cached) = self.cache.get(&id).filter(|cached| cached.tag.fits(target, secrets)) {
+            return Ok(cached.headers);
+        }
+        let tag = Tag {
+            installation: target.installation().updated_at.timestamp_micros(),
+            entry: target.entry().updated_at.timestamp_micros(),
+            secrets: secrets.map(|(installation, entry)| (installation.clone(), entry.clone())),
+        };
+        let (headers, _) = Box::pin(self.flights.join((id, tag.clone()), || self.load(target, tag))).await;
+        headers
+    }
+
+    /// Forgets what is kept of an installation.
+    pub(super) fn forget(&self, installation: InstallationId) {
+        self.cache.invalidate(&installation);
+    }
+
+    fn load(
+        &self,
+        target: &Arc<Target>,
+        tag: Tag,
+    ) -> impl Future<Output = Result<Arc<CredentialHeaders>, UpstreamError>> + Send + use<> {
+        let (target, store, cache) = (Arc::clone(target), Arc::clone(&self.secrets), self.cache.clone());
+        async move {
+            let fault = |fault| UpstreamError::credential(target.server(), fault);
+            let mut map = additional(&target).map_err(fault)?;
+            if let Some((installation, entry)) = &tag.secrets {
+                let bundles = Bundles {
+                    installation: bundle(&*store, installation.as_ref()).await.map_err(fault)?,
+                    entry: bundle(&*store, entry.as_ref()).await.map_err(fault)?,
+                };
+                add_static(&mut map, &target, &bundles).map_err(fault)?;
+            }
+            let headers = Arc::new(CredentialHeaders::new(map));
+            cache.insert(target.installation().id, Cached { tag: Arc::new(tag), headers: Arc::clone(&headers) });
+            Ok(headers)
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("cached", &self.cache.entry_count()).finish_non_exhaustive()
+    }
+}
+
+struct Bundles {
+    installation: SecretBundle,
+    entry: SecretBundle,
+}
+
+async fn bundle(store: &dyn SecretStore, reference: Option<&SecretRef>) -> Result<SecretBundle, CredentialFault> {
+    let Some(reference) = reference else { return Ok(SecretBundle::new()) };
+    match timeout(STORE_TIMEOUT, store.get(reference)).await {
+        Ok(Ok(stored)) => Ok(stored.bundle),
+        Ok(Err(CoreError::NotFound { .. })) => {
+            Err(CredentialFault::StoreUnavailable { reason: "the stored secrets are gone".to_owned() })
+        }
+        Ok(Err(error)) => Err(CredentialFault::StoreUnavailable { reason: error.to_string() }),
+        Err(_) => {
+            Err(CredentialFault::StoreUnavailable { reason: format!("it did not answer within {STORE_TIMEOUT:?}") })
+        }
+    }
+}
+
+/// The headers that a resolver made itself.
+fn given(
+    target: &Target,
+    headers: &[(String, SecretValue)],
+    expires_at: Option<SystemTime>,
+) -> Result<CredentialHeaders, CredentialFault> {
+    if expires_at.is_some_and(|at| at <= SystemTime::now()) {
+        return Err(CredentialFault::Expired);
+    }
+    let mut map = additional(target)?;
+    for (name, value) in headers {
+        set(&mut map, name, name, value.expose())?;
+    }
+    Ok(CredentialHeaders::new(map))
+}
+
+fn additional(target: &Target) -> Result<HeaderMap, CredentialFault> {
+    let mut map = HeaderMap::new();
+    for header in &target.entry().spec.additional_headers {
+        let entered = target.installation().values.get(&header.name).filter(|_| header.prompt);
+        match entered.or(header.value.as_ref()) {
+            Some(value) => set(&mut map, &header.name, &header.name, value)?,
+            None if header.required => return Err(CredentialFault::Missing { field: header.name.clone() }),
+            None => {}
+        }
+    }
+    Ok(map)
+}
+
+fn add_static(map: &mut HeaderMap, target: &Target, bundles: &Bundles) -> Result<(), CredentialFault> {
+    let CredentialModel::Static(fields) = &target.entry().spec.credential else { return Ok(()) };
+    for field in fields {
+        match value_of(field, target, bundles)? {
+            Some(value) => {
+                let prefix = field.prefix.as_deref().unwrap_or_default();
+                let whole = Zeroizing::new(format!("{prefix}{value}"));
+                set(map, &field.name, &field.header, &whole)?;
+            }
+            None if field.required => return Err(CredentialFault::Missing { field: field.name.clone() }),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn value_of<'v>(
+    field: &'v StaticField,
+    target: &'v Target,
+    bundles: &'v Bundles,
+) -> Result<Option<&'v str>, CredentialFault> {
+    let missing = || CredentialFault::Missing { field: field.name.clone() };
+    let installation = target.installation();
+    if field.prompt {
+        let entered = match bundles.installation.get(&field.name) {
+            Some(secret) => Some(secret.expose()),
+            // It was given once, so it must not silently be left out.
+            None if installation.secret_fields.contains(&field.name) => return Err(missing()),
+            None => installation.values.get(&field.name).map(String::as_str),
+        };
+        if entered.is_some() {
+            return Ok(entered);
+        }
+    }
+    match &field.value {
+        Some(FixedValue::Plain(value)) => Ok(Some(value)),
+        Some(FixedValue::Secret(value)) => Ok(Some(value.expose())),
+        Some(FixedValue::Stored) => {
+            let key = format!("field.{}", field.name);
+            bundles.entry.get(&key).map(|secret| Some(secret.expose())).ok_or_else(missing)
+        }
+        None => Ok(None),
+    }
+}
+
+fn set(map: &mut HeaderMap, field: &str, header: &str, value: &str) -> Result<(), CredentialFault> {
+    let unsendable = || CredentialFault::Unsendable { field: field.to_owned() };
+    let name = HeaderName::try_from(header).map_err(|_| unsendable())?;
+    if is_connection_header(&name) {
+        return Err(unsendable());
+    }
+    let mut value = HeaderValue::from_str(value).map_err(|_| unsendable())?;
+    value.set_sensitive(true);
+    map.insert(name, value);
+    Ok(())
+}
+
+/// Headers that belong to one connection, and `Host`, which belongs to the URL.
+pub(super) fn is_connection_header(name: &HeaderName) -> bool {
+    [CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
+}

@@ -1,0 +1,50 @@
+//! What an operator or embedder may set about upstream connections.
+
+use std::time::Duration;
+
+use crate::mcp::sse::DEFAULT_EVENT_LIMIT;
+
+/// Limits and times of upstream connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamOptions {
+    /// How large a message may be that has to be read whole.
+    pub message_limit: usize,
+    /// How long an answer may fall silent once it has begun.
+    pub stream_idle: Duration,
+    /// How long a server may take to say which era it speaks.
+    pub probe_timeout: Duration,
+    /// How long a session, or the connection to a workload, may take to be set up.
+    pub setup_timeout: Duration,
+    /// How long what a server said about its era holds before a refused request may put it in doubt.
+    pub reprobe_after: Duration,
+    /// After how long without calls a session, an idle channel or a listening stream is closed.
+    pub idle_after: Duration,
+    /// How many sessions with legacy servers are kept open.
+    pub max_sessions: usize,
+    /// How many unused channels are kept for one workload.
+    pub max_idle_channels: usize,
+    /// How many streams are kept open to hear of changed tools.
+    pub max_listeners: usize,
+    /// How long headers made from secrets are kept.
+    pub credential_ttl: Duration,
+    /// For how many installations they are kept.
+    pub max_credentials: u64,
+}
+
+impl Default for UpstreamOptions {
+    fn default() -> Self {
+        Self {
+            message_limit: DEFAULT_EVENT_LIMIT,
+            stream_idle: Duration::from_secs(300),
+            probe_timeout: Duration::from_secs(10),
+            setup_timeout: Duration::from_secs(30),
+            reprobe_after: Duration::from_secs(30),
+            idle_after: Duration::from_secs(15 * 60),
+            max_sessions: 4096,
+            max_idle_channels: 64,
+            max_listeners: 256,
+            credential_ttl: Duration::from_secs(60),
+            max_credentials: 10_000,
+        }
+    }
+}

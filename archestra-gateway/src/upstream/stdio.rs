@@ -1,0 +1,223 @@
+//! Workloads behind newline-delimited JSON: idle channels are kept, and each call has one to itself.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use archestra_core::catalog::ToolConcurrency;
+use archestra_core::runtime::stdio::Channel;
+use archestra_core::runtime::{Connection, Runtime, WorkloadId};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::time::Instant;
+
+use super::era::{discover_message, judge};
+use super::error::UpstreamError;
+use super::flight::locked;
+use super::mapping::cancelled;
+use crate::mcp::envelope::{self, Message, Payload};
+use crate::mcp::version::Era;
+
+/// The id of our own question on a fresh channel, as JSON text.
+const ERA_QUESTION: &str = "\"archestra-era\"";
+
+/// One channel, and the era of the process behind it.
+#[derive(Debug)]
+pub(super) struct Line {
+    to: mpsc::Sender<Bytes>,
+    from: mpsc::Receiver<Bytes>,
+    pub(super) era: Era,
+    since: Instant,
+}
+
+impl Line {
+    /// Asks a fresh channel for its era; the multiplexer behind it answers by itself.
+    async fn open(channel: Channel, server: &Arc<str>) -> Result<Self, UpstreamError> {
+        let (to, mut from) = channel.into_parts();
+        let ended = || UpstreamError::unreachable(server, "its process ended");
+        to.send(discover_message(ERA_QUESTION)).await.map_err(|_| ended())?;
+        loop {
+            let message = from.recv().await.ok_or_else(ended)?;
+            let answers = matches!(envelope::parse(&message), Ok(Message::Response(response))
+                if response.id.is_some_and(|id| id.as_str() == ERA_QUESTION));
+            if answers {
+                return Ok(Self { to, from, era: judge(&message).era, since: Instant::now() });
+            }
+        }
+    }
+
+    /// Throws away what came while nobody used it; false if it has ended.
+    fn is_usable(&mut self) -> bool {
+        loop {
+            match self.from.try_recv() {
+                Ok(_) => {}
+                Err(TryRecvError::Empty) => return !self.to.is_closed(),
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+}
+
+/// The channels of one workload that nobody uses at the moment.
+pub(super) struct StdioPool {
+    workload: WorkloadId,
+    runtime: Arc<dyn Runtime>,
+    server: Arc<str>,
+    idle: Mutex<Vec<Line>>,
+    most: usize,
+}
+
+/// What a channel could not be had for.
+#[derive(Debug)]
+pub(super) enum NoLine {
+    /// The workload is reached over HTTP now.
+    Http,
+    Failed(UpstreamError),
+}
+
+impl StdioPool {
+    /// The pool of a workload, with the first channel that was opened to it.
+    pub(super) async fn new(
+        workload: WorkloadId,
+        runtime: Arc<dyn Runtime>,
+        server: Arc<str>,
+        first: Channel,
+        concurrency: ToolConcurrency,
+        most: usize,
+    ) -> Result<Self, UpstreamError> {
+        // An unused channel to an exclusive process would keep everybody else out.
+        let most = match concurrency {
+            ToolConcurrency::Shared => most,
+            ToolConcurrency::Exclusive => 0,
+        };
+        let pool = Self { workload, runtime, server, idle: Mutex::default(), most };
+        if most > 0 {
+            let line = Line::open(first, &pool.server).await?;
+            pool.put(line);
+        }
+        Ok(pool)
+    }
+
+    /// A channel that nobody else uses.
+    pub(super) async fn take(&self) -> Result<Line, NoLine> {
+        while let Some(mut line) = self.pop() {
+            if line.is_usable() {
+                return Ok(line);
+            }
+        }
+        match self.runtime.connect(&self.workload).await {
+            Ok(Connection::Stdio(channel)) => Line::open(channel, &self.server).await.map_err(NoLine::Failed),
+            Ok(Connection::Http(_)) => Err(NoLine::Http),
+            Err(error) => Err(NoLine::Failed(UpstreamError::from_runtime(&self.server, &error))),
+        }
+    }
+
+    /// Closes channels that have been unused for `idle`.
+    pub(super) fn trim(&self, idle: Duration) {
+        let mut old: Vec<Line> = Vec::new();
+        {
+            let mut lines = locked(&self.idle);
+            let kept = lines.drain(..).filter_map(|mut line| {
+                if line.since.elapsed() < idle && line.is_usable() {
+                    return Some(line);
+                }
+                old.push(line);
+                None
+            });
+            let kept = kept.collect();
+            *lines = kept;
+        }
+        drop(old);
+    }
+
+    fn pop(&self) -> Option<Line> {
+        locked(&self.idle).pop()
+    }
+
+    fn put(&self, mut line: Line) {
+        line.since = Instant::now();
+        let mut idle = locked(&self.idle);
+        if idle.len() < self.most {
+            idle.push(line);
+        }
+    }
+}
+
+impl fmt::Debug for StdioPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StdioPool")
+            .field("workload", &self.workload)
+            .field("idle", &locked(&self.idle).len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request on a channel of its own. Dropping it before the response tells the server to stop, and gives the channel
+/// up: what may still arrive on it belongs to nobody.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    pool: Arc<StdioPool>,
+    line: Option<Line>,
+    /// The id of the request, as JSON text.
+    id: String,
+}
+
+impl Conversation {
+    /// Sends `message` on `line`.
+    ///
+    /// # Errors
+    /// The channel had ended before it took the message.
+    pub(super) async fn start(pool: &Arc<StdioPool>, line: Line, id: String, message: Bytes) -> Result<Self, Ended> {
+        let conversation = Self { pool: Arc::clone(pool), line: Some(line), id };
+        match &conversation.line {
+            Some(line) => line.to.send(message).await.map_err(|_| Ended)?,
+            None => return Err(Ended),
+        }
+        Ok(conversation)
+    }
+
+    /// The next message on the channel.
+    pub(super) async fn next(&mut self) -> Result<Bytes, UpstreamError> {
+        let gone = || UpstreamError::Gone { server: Arc::clone(&self.pool.server) };
+        let Some(line) = &mut self.line else { return Err(gone()) };
+        let message = line.from.recv().await.ok_or_else(gone)?;
+        if line.from.is_closed() && is_error(&message) {
+            // That is what a multiplexer says of every request when its process dies.
+            return Err(gone());
+        }
+        Ok(message)
+    }
+
+    /// Answers a request of the server's.
+    pub(super) async fn reply(&self, answer: Bytes) {
+        if let Some(line) = &self.line {
+            // If the channel has ended, reading it will say so.
+            drop(line.to.send(answer).await);
+        }
+    }
+
+    /// The response has been seen: the channel is free.
+    pub(super) fn over(&mut self) {
+        if let Some(line) = self.line.take() {
+            self.pool.put(line);
+        }
+    }
+}
+
+/// A channel has ended.
+#[derive(Debug)]
+pub(super) struct Ended;
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            // A full queue needs no message: the end of the channel says the same.
+            drop(line.to.try_send(cancelled(&self.id)));
+        }
+    }
+}
+
+fn is_error(message: &[u8]) -> bool {
+    matches!(envelope::parse(message), Ok(Message::Response(response)) if matches!(response.payload, Payload::Error(_)))
+}

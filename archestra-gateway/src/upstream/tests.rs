@@ -1,0 +1,9 @@
+//! `Upstreams` against in-process servers of both eras, well-behaved and not.
+
+mod credentials;
+mod failures;
+mod legacy;
+mod modern;
+mod peer;
+mod support;
+mod workloads;

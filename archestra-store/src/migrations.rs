@@ -1,0 +1,15 @@
+//! The schema, as the list of steps that lead to it.
+
+mod m20261120_000001_initial;
+
+use sea_orm_migration::{MigrationTrait, MigratorTrait};
+
+/// All steps, oldest first. A released step is never changed; a new one is added.
+#[derive(Debug)]
+pub(crate) struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261120_000001_initial::Initial)]
+    }
+}

@@ -1,0 +1,113 @@
+//! The claim of a replica that it runs with its key ring, which keeps others with another ring out.
+
+use super::SqlSecrets;
+use crate::sql::{
+    database::{Database, column, execute, row},
+    error::db_error,
+};
+use archestra_core::{Error, Result};
+use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
+use std::time::Duration;
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+const RINGS: &str = "key_ring";
+/// How often a claim is renewed.
+const RENEW: Duration = Duration::from_secs(10);
+/// After so long without renewal a replica counts as gone.
+const GONE_MS: i64 = 30_000;
+/// After so long its row is removed.
+const FORGOTTEN_MS: i64 = 24 * 3600 * 1000;
+
+/// Says to all other replicas which key ring this one uses, for as long as it lives.
+#[derive(Debug)]
+pub struct RingClaim {
+    db: Database,
+    instance: String,
+    lost: CancellationToken,
+    heartbeat: AbortOnDropHandle<()>,
+}
+
+impl RingClaim {
+    /// Waits until another replica has claimed another ring, which it can only when this one was cut off from the database
+    /// for half a minute. One of the two must then stop.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Takes the claim back, so that another ring may be used at once and not only 30 seconds later.
+    ///
+    /// # Errors
+    /// Why the database does not answer; the claim then expires by itself.
+    pub async fn release(self) -> Result<()> {
+        self.heartbeat.abort();
+        let gone = Query::delete().from_table(RINGS).and_where(Expr::col("instance").eq(self.instance.as_str())).take();
+        self.db.within("releasing the key ring", execute(self.db.writer(), &gone)).await.map(|_| ())
+    }
+}
+
+impl SqlSecrets {
+    /// Claims that the replica `instance` runs with this ring. The claim is renewed until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another replica that was there within the last 30 seconds uses another ring, and why the
+    /// database does not answer.
+    pub async fn claim_ring(&self, instance: &str) -> Result<RingClaim> {
+        let db = self.db().clone();
+        let fingerprint = self.ring().fingerprint();
+        db.within("claiming the key ring", claim(&db, instance, &fingerprint)).await?;
+        let lost = CancellationToken::new();
+        let heartbeat = tokio::spawn(renew(db.clone(), instance.to_owned(), fingerprint, lost.clone()));
+        Ok(RingClaim { db, instance: instance.to_owned(), lost, heartbeat: AbortOnDropHandle::new(heartbeat) })
+    }
+}
+
+async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
+    let tx = db.begin().await?;
+    // On a database with many writers this row makes one claim wait for the other.
+    execute(
+        &tx,
+        &Query::update().table("feed_head").value("floor", Expr::col("floor")).and_where(Expr::col("id").eq(1)).take(),
+    )
+    .await?;
+    let now = || db.dialect.now_ms();
+    execute(&tx, &Query::delete().from_table(RINGS).and_where(Expr::col("seen_at").lt(now().sub(FORGOTTEN_MS))).take())
+        .await?;
+    let other = Query::select()
+        .column("instance")
+        .from(RINGS)
+        .and_where(Expr::col("instance").ne(instance))
+        .and_where(Expr::col("fingerprint").ne(fingerprint))
+        .and_where(Expr::col("seen_at").gt(now().sub(GONE_MS)))
+        .limit(1)
+        .take();
+    if let Some(row) = row(&tx, &other).await? {
+        let other: String = column(&row, "instance")?;
+        let reason = format!(
+            "replica {other} runs on this database with another one; give all replicas the same key file, or stop that replica and wait 30 seconds"
+        );
+        return Err(Error::conflict("key ring of replica", instance, reason));
+    }
+    let seen = Query::insert()
+        .into_table(RINGS)
+        .columns(["instance", "fingerprint", "seen_at"])
+        .values_panic([Expr::val(instance), Expr::val(fingerprint), now()])
+        .on_conflict(OnConflict::column("instance").update_columns(["fingerprint", "seen_at"]).to_owned())
+        .take();
+    execute(&tx, &seen).await?;
+    tx.commit().await.map_err(db_error)
+}
+
+async fn renew(db: Database, instance: String, fingerprint: String, lost: CancellationToken) {
+    loop {
+        sleep(RENEW).await;
+        match db.within("renewing the claim of the key ring", claim(&db, &instance, &fingerprint)).await {
+            Ok(()) => {}
+            Err(error @ Error::Conflict { .. }) => {
+                tracing::error!(%error, "the claim of the key ring is lost");
+                return lost.cancel();
+            }
+            Err(error) => tracing::warn!(%error, "the claim of the key ring was not renewed"),
+        }
+    }
+}

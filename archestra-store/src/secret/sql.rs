@@ -1,0 +1,277 @@
+//! `SqlSecrets`: bundles sealed under the key ring, one row each.
+
+use crate::sql::{
+    SqlStore,
+    database::{Database, begins, column, count, execute, row, rows, stored},
+    error::db_error,
+};
+use archestra_core::{
+    Error, Result,
+    secret::{
+        Derived, Expect, KeyId, KeyRing, KeyRingError, Purpose, SecretBundle, SecretRef, SecretStore, SecretVersion,
+        StoredBundle,
+    },
+};
+use async_trait::async_trait;
+use chrono::Utc;
+use sea_orm::{
+    DatabaseTransaction,
+    sea_query::{Expr, ExprTrait as _, OnConflict, Order, Query},
+};
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+const SECRETS: &str = "secrets";
+const BACKEND: &str = "database secrets";
+/// How often a write whose expectation is `Any` begins anew when another one came in between.
+const TRIES: u32 = 16;
+
+/// Secrets in the database, each bundle sealed with AES-256-GCM under a key of the ring.
+///
+/// The seal binds reference and version: a row that is copied to another reference, or put back after it was replaced, does not
+/// open. Before use, [`verify_ring`](Self::verify_ring) makes sure of the ring and [`claim_ring`](Self::claim_ring) that no
+/// other replica runs with another one.
+#[derive(Clone)]
+pub struct SqlSecrets {
+    store: SqlStore,
+    ring: Arc<KeyRing>,
+    keys: Arc<Derived>,
+}
+
+impl fmt::Debug for SqlSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlSecrets").field("ring", &self.ring).finish_non_exhaustive()
+    }
+}
+
+impl SqlSecrets {
+    /// Secrets in the database of `store` under `ring`.
+    #[must_use]
+    pub fn new(store: &SqlStore, ring: Arc<KeyRing>) -> Self {
+        let keys = Arc::new(ring.derive(Purpose::Secrets));
+        Self { store: store.clone(), ring, keys }
+    }
+
+    /// Makes sure that the ring opens what is stored: it has every key in use, and each is the very key.
+    ///
+    /// # Errors
+    /// [`Error::PermissionDenied`] with the id of the key that is missing or is another one than it was, or why the database
+    /// does not answer.
+    pub async fn verify_ring(&self) -> Result<()> {
+        let db = self.db();
+        db.within("verifying the key ring", async {
+            self.check_ids().await?;
+            for key in self.ring.ids() {
+                let one = Query::select().columns(["ref", "version", "key_id", "bytes"]).from(SECRETS).and_where(Expr::col("key_id").eq(key.as_str())).limit(1).take();
+                if let Some(row) = row(&db.reader, &one).await? {
+                    let reference: String = column(&row, "ref")?;
+                    self.open(&reference, &row).map_err(|_| wrong_ring(format!("key {key} of the key ring is not the one that the stored secrets were sealed under: use the original key file")))?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Seals up to `limit` bundles anew that were sealed under older keys, and says how many those were; 0 means that the older
+    /// keys are no longer needed. Versions and contents stay, writers are not disturbed, and it may be interrupted at any time.
+    ///
+    /// # Errors
+    /// Why a bundle does not open, or why the database does not answer.
+    pub async fn reseal(&self, limit: u64) -> Result<u64> {
+        let db = self.db();
+        db.within("sealing secrets anew", async {
+            let newest = self.ring.newest().as_str();
+            let old = Query::select()
+                .columns(["ref", "version", "key_id", "bytes"])
+                .from(SECRETS)
+                .and_where(Expr::col("key_id").ne(newest))
+                .limit(limit)
+                .take();
+            let old = rows(&db.reader, &old).await?;
+            for row in &old {
+                let reference: String = column(row, "ref")?;
+                let stored_bundle = self.open(&reference, row)?;
+                let version = stored_bundle.version.0;
+                let sealed = self
+                    .keys
+                    .seal(&stored_bundle.bundle.to_plaintext(), &context(&reference, version))
+                    .map_err(|error| sealed(&reference, error))?;
+                let update = Query::update()
+                    .table(SECRETS)
+                    .value("key_id", sealed.key.as_str())
+                    .value("bytes", sealed.bytes)
+                    .and_where(Expr::col("ref").eq(reference))
+                    .and_where(Expr::col("version").eq(stored(version)))
+                    .take();
+                execute(db.writer(), &update).await?;
+            }
+            Ok(old.len() as u64)
+        })
+        .await
+    }
+
+    pub(super) fn db(&self) -> &Database {
+        self.store.db()
+    }
+
+    pub(super) fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    async fn check_ids(&self) -> Result<()> {
+        let known: BTreeSet<&str> = self.ring.ids().map(KeyId::as_str).collect();
+        let used = Query::select().distinct().column("key_id").from(SECRETS).take();
+        for row in rows(&self.db().reader, &used).await? {
+            let id: String = column(&row, "key_id")?;
+            if !known.contains(id.as_str()) {
+                return Err(wrong_ring(format!("the key ring lacks key {id}: add the key file line it was made with")));
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, reference: &str, row: &sea_orm::QueryResult) -> Result<StoredBundle> {
+        let version = count(row, "version")?;
+        let key: String = column(row, "key_id")?;
+        let bytes: Vec<u8> = column(row, "bytes")?;
+        let plain = key.parse().and_then(|key| self.keys.open(&key, &bytes, &context(reference, version)));
+        let plain = plain.map_err(|error| sealed(reference, error))?;
+        Ok(StoredBundle { bundle: SecretBundle::from_plaintext(&plain)?, version: SecretVersion(version) })
+    }
+
+    /// Writes the version after `present`; `None` when somebody else changed it since it was read.
+    async fn write(
+        &self,
+        tx: &DatabaseTransaction,
+        reference: &SecretRef,
+        bundle: &SecretBundle,
+        present: Option<u64>,
+    ) -> Result<Option<SecretVersion>> {
+        let version = present.unwrap_or(0) + 1;
+        let sealed = self
+            .keys
+            .seal(&bundle.to_plaintext(), &context(reference.as_str(), version))
+            .map_err(|error| sealed(reference.as_str(), error))?;
+        let now = Utc::now().timestamp_millis();
+        let written = match present {
+            Some(present) => {
+                let update = Query::update()
+                    .table(SECRETS)
+                    .value("version", stored(version))
+                    .value("key_id", sealed.key.as_str())
+                    .value("bytes", sealed.bytes)
+                    .value("updated_at", now)
+                    .and_where(Expr::col("ref").eq(reference.as_str()))
+                    .and_where(Expr::col("version").eq(stored(present)))
+                    .take();
+                execute(tx, &update).await?
+            }
+            None => {
+                let insert = Query::insert()
+                    .into_table(SECRETS)
+                    .columns(["ref", "version", "key_id", "bytes", "updated_at"])
+                    .values_panic([
+                        Expr::val(reference.as_str()),
+                        Expr::val(stored(version)),
+                        Expr::val(sealed.key.as_str()),
+                        Expr::val(sealed.bytes),
+                        Expr::val(now),
+                    ])
+                    .on_conflict(OnConflict::column("ref").do_nothing().to_owned())
+                    .take();
+                execute(tx, &insert).await?
+            }
+        };
+        Ok((written > 0).then_some(SecretVersion(version)))
+    }
+}
+
+#[async_trait]
+impl SecretStore for SqlSecrets {
+    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        let statement = Query::select()
+            .columns(["version", "key_id", "bytes"])
+            .from(SECRETS)
+            .and_where(Expr::col("ref").eq(reference.as_str()))
+            .take();
+        let found = self.db().within("reading a secret", row(&self.db().reader, &statement)).await?;
+        let found = found.ok_or_else(|| Error::not_found("secret", reference))?;
+        self.open(reference.as_str(), &found)
+    }
+
+    async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        let db = self.db();
+        db.within("writing a secret", async {
+            for _ in 0..TRIES {
+                let tx = db.begin().await?;
+                let present = Query::select()
+                    .column("version")
+                    .from(SECRETS)
+                    .and_where(Expr::col("ref").eq(reference.as_str()))
+                    .take();
+                let present = row(&tx, &present).await?.map(|row| count(&row, "version")).transpose()?;
+                let reason = match (expect, present.map(SecretVersion)) {
+                    (Expect::Any, _) | (Expect::Absent, None) => None,
+                    (Expect::Version(expected), Some(version)) if expected == version => None,
+                    (Expect::Absent, Some(_)) => Some("it is there already"),
+                    (Expect::Version(_), Some(_)) => Some("it has another version by now; read it again"),
+                    (Expect::Version(_), None) => Some("it is not there any more"),
+                };
+                if let Some(reason) = reason {
+                    return Err(Error::conflict("secret", reference, reason));
+                }
+                if let Some(version) = self.write(&tx, reference, bundle, present).await? {
+                    tx.commit().await.map_err(db_error)?;
+                    return Ok(version);
+                }
+            }
+            Err(Error::conflict("secret", reference, "others keep changing it; try again"))
+        })
+        .await
+    }
+
+    async fn remove(&self, reference: &SecretRef) -> Result<()> {
+        let statement = Query::delete().from_table(SECRETS).and_where(Expr::col("ref").eq(reference.as_str())).take();
+        self.db().within("removing a secret", execute(self.db().writer(), &statement)).await.map(|_| ())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {
+        let mut statement = Query::select().column("ref").from(SECRETS).order_by("ref", Order::Asc).take();
+        if !prefix.is_empty() {
+            statement.and_where(Expr::col("ref").eq(prefix).or(begins("ref", &format!("{prefix}/"))));
+        }
+        let found = self.db().within("listing secrets", rows(&self.db().reader, &statement)).await?;
+        let mut references: Vec<SecretRef> =
+            found.iter().map(|row| column::<String>(row, "ref")?.parse()).collect::<Result<_>>()?;
+        // A database may sort by the rules of a language.
+        references.sort_unstable();
+        Ok(references)
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.db().within("checking the secrets", self.check_ids()).await
+    }
+}
+
+/// What a seal is bound to. A reference holds no NUL.
+fn context(reference: &str, version: u64) -> Vec<u8> {
+    let mut context = reference.as_bytes().to_vec();
+    context.push(0);
+    context.extend_from_slice(&version.to_be_bytes());
+    context
+}
+
+fn wrong_ring(reason: String) -> Error {
+    Error::PermissionDenied { backend: BACKEND, reason }
+}
+
+fn sealed(reference: &str, error: KeyRingError) -> Error {
+    match error {
+        KeyRingError::Missing(_) => wrong_ring(error.to_string()),
+        error => Error::Backend {
+            backend: BACKEND,
+            reason: format!("secret {reference}: {error}"),
+            source: Some(error.into()),
+        },
+    }
+}

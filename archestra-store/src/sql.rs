@@ -1,0 +1,65 @@
+//! `SqlStore`: the stores of records, state and audit records on one SQL database.
+
+mod audit;
+mod catalog;
+mod commit;
+mod config;
+mod connect;
+pub(crate) mod database;
+mod dialect;
+pub(crate) mod error;
+mod family;
+mod feed;
+mod identity;
+mod read;
+mod state;
+
+pub use config::SqlConfig;
+
+use database::Database;
+use feed::Feed;
+use state::Purge;
+use std::sync::Arc;
+
+/// One SQL database. Clones are handles on the same one.
+///
+/// It implements [`CatalogStore`](archestra_core::catalog::CatalogStore),
+/// [`IdentityStore`](archestra_core::identity::IdentityStore), [`StateStore`](archestra_core::state::StateStore) and
+/// [`AuditSink`](archestra_core::state::AuditSink). The task that watches for changes ends with the last handle; streams of
+/// changes end then, too.
+#[derive(Debug, Clone)]
+pub struct SqlStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    db: Database,
+    feed: Feed,
+    purge: Purge,
+    kept_revisions: u64,
+}
+
+impl SqlStore {
+    /// Opens a database and brings its schema up to date. Any number of processes may do so at once.
+    ///
+    /// # Errors
+    /// [`Invalid`](archestra_core::Error::Invalid) when the URL does not lead to a database that can be written,
+    /// [`Conflict`](archestra_core::Error::Conflict) when a newer version has changed its schema, and what else keeps it from
+    /// being opened. Every text says what to do; none holds a password.
+    pub async fn connect(config: SqlConfig) -> archestra_core::Result<Self> {
+        let db = connect::connect(&config).await?;
+        let feed = Feed::start(db.clone(), config.poll_interval);
+        Ok(Self { inner: Arc::new(Inner { db, feed, purge: Purge::default(), kept_revisions: config.kept_revisions }) })
+    }
+
+    /// Stops watching and closes all connections once what runs on them is done. Afterwards every operation fails.
+    pub async fn close(&self) {
+        self.inner.feed.stop().await;
+        self.inner.db.close().await;
+    }
+
+    pub(crate) fn db(&self) -> &Database {
+        &self.inner.db
+    }
+}

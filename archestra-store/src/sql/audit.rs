@@ -1,0 +1,154 @@
+//! `AuditSink` on SQL: batches in one transaction, pages newest first.
+
+use super::{
+    SqlStore,
+    catalog::is,
+    database::{column, execute, row, rows},
+    error::{db_error, unreadable, unwritable},
+    read::bad_cursor,
+};
+use archestra_core::{
+    Error, Result,
+    event::{AuditRecord, Outcome},
+    feed::{Cursor, MAX_PAGE, Page},
+    id::AuditId,
+    state::{AuditQuery, AuditSink},
+};
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use sea_orm::{
+    QueryResult,
+    sea_query::{Condition, Expr, ExprTrait as _, OnConflict, Order, Query},
+};
+use uuid::Uuid;
+
+const AUDIT: &str = "audit";
+const COLUMNS: [&str; 7] = ["id", "at", "action", "actor_id", "consumer", "outcome", "doc"];
+/// How many records one statement inserts.
+const ROWS: usize = 100;
+/// How many records one statement removes, so that writers get their turn.
+const PRUNED: u64 = 5000;
+
+#[async_trait]
+impl AuditSink for SqlStore {
+    async fn write(&self, records: &[AuditRecord]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut statements = Vec::new();
+        for chunk in records.chunks(ROWS) {
+            let mut statement = Query::insert()
+                .into_table(AUDIT)
+                .columns(COLUMNS)
+                .on_conflict(OnConflict::column("id").do_nothing().to_owned())
+                .take();
+            for record in chunk {
+                statement.values_panic(values(record)?);
+            }
+            statements.push(statement);
+        }
+        let db = self.db();
+        db.within("writing audit records", async {
+            let tx = db.begin().await?;
+            for statement in &statements {
+                execute(&tx, statement).await?;
+            }
+            tx.commit().await.map_err(db_error)
+        })
+        .await
+    }
+
+    async fn list(&self, query: &AuditQuery) -> Result<Page<AuditRecord>> {
+        let limit = query.limit.clamp(1, MAX_PAGE);
+        let mut filter = Condition::all()
+            .add_option(query.action.as_deref().map(|action| is("action", action)))
+            .add_option(query.actor.as_deref().map(|actor| is("actor_id", actor)))
+            .add_option(query.consumer.as_deref().map(|consumer| is("consumer", consumer)))
+            .add_option(query.from.map(|from| Expr::col("at").gte(from.timestamp_micros())))
+            .add_option(query.until.map(|until| Expr::col("at").lt(until.timestamp_micros())));
+        if let Some(cursor) = &query.cursor {
+            let (at, id) = parse(cursor)?;
+            let same = Condition::all().add(Expr::col("at").eq(at)).add(Expr::col("id").lt(id));
+            // The first part says what the index can use.
+            filter = filter.add(Expr::col("at").lte(at)).add(Condition::any().add(Expr::col("at").lt(at)).add(same));
+        }
+        let statement = Query::select()
+            .columns(["id", "at", "doc"])
+            .from(AUDIT)
+            .cond_where(filter)
+            .order_by("at", Order::Desc)
+            .order_by("id", Order::Desc)
+            .limit(limit as u64 + 1)
+            .take();
+        let found = self.db().within("listing audit records", rows(&self.db().reader, &statement)).await?;
+        let more = found.len() > limit;
+        let found = &found[..limit.min(found.len())];
+        let next = match found.last() {
+            Some(last) if more => Some(cursor(column(last, "at")?, column(last, "id")?)),
+            _ => None,
+        };
+        Ok(Page { items: found.iter().map(record).collect::<Result<_>>()?, next })
+    }
+
+    async fn get(&self, id: AuditId) -> Result<AuditRecord> {
+        let statement = Query::select().columns(["id", "doc"]).from(AUDIT).cond_where(is("id", *id.as_uuid())).take();
+        let found = self.db().within("reading an audit record", row(&self.db().reader, &statement)).await?;
+        found.as_ref().map(record).transpose()?.ok_or_else(|| Error::not_found(AuditId::KIND, id))
+    }
+
+    async fn prune(&self, before: DateTime<Utc>) -> Result<u64> {
+        let db = self.db();
+        let old = Query::select()
+            .column("id")
+            .from(AUDIT)
+            .and_where(Expr::col("at").lt(before.timestamp_micros()))
+            .limit(PRUNED)
+            .take();
+        let statement = Query::delete().from_table(AUDIT).and_where(Expr::col("id").in_subquery(old)).take();
+        let mut removed = 0;
+        loop {
+            let count = db.within("removing audit records", execute(db.writer(), &statement)).await?;
+            removed += count;
+            if count < PRUNED {
+                return Ok(removed);
+            }
+        }
+    }
+}
+
+fn values(record: &AuditRecord) -> Result<[Expr; 7]> {
+    let outcome = match record.outcome {
+        Outcome::Success => "success",
+        Outcome::Error => "error",
+        Outcome::Denied => "denied",
+        Outcome::Cancelled => "cancelled",
+    };
+    let doc = serde_json::to_string(record).map_err(|error| unwritable(AuditId::KIND, error))?;
+    Ok([
+        Expr::val(*record.id.as_uuid()),
+        Expr::val(record.at.timestamp_micros()),
+        Expr::val(record.action.as_str()),
+        Expr::val(record.actor.id.clone()),
+        Expr::val(record.call.as_ref().map(|call| call.consumer.clone())),
+        Expr::val(outcome),
+        Expr::val(doc),
+    ])
+}
+
+fn record(row: &QueryResult) -> Result<AuditRecord> {
+    let doc: String = column(row, "doc")?;
+    serde_json::from_str(&doc).map_err(|error| unreadable(AuditId::KIND, error))
+}
+
+fn cursor(at: i64, id: Uuid) -> Cursor {
+    let mut bytes = at.to_be_bytes().to_vec();
+    bytes.extend_from_slice(id.as_bytes());
+    Cursor(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn parse(cursor: &Cursor) -> Result<(i64, Uuid)> {
+    let bytes = URL_SAFE_NO_PAD.decode(&cursor.0).map_err(|_| bad_cursor())?;
+    let (at, id) = bytes.split_first_chunk::<8>().ok_or_else(bad_cursor)?;
+    Ok((i64::from_be_bytes(*at), Uuid::from_slice(id).map_err(|_| bad_cursor())?))
+}

@@ -1,0 +1,237 @@
+//! The change feed: the head that orders all commits, the log of what they touched, and one poller for all followers.
+
+mod follow;
+
+use super::{
+    commit::insert,
+    database::{Database, column, count, execute, row, stored},
+    family::id,
+};
+use archestra_core::{
+    Error, Result,
+    feed::{FeedEvent, StoreKey, StoreRevision},
+};
+use follow::Follower;
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction,
+    sea_query::{Expr, ExprTrait as _, Query},
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+/// The longest pause between two looks at a database that does not answer.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// How long one look may take.
+const LOOK: Duration = Duration::from_secs(5);
+/// After so many looks at the change counter the head is read in any case.
+const TRUSTED: u32 = 5;
+
+/// The head of the change log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    /// The newest commit.
+    pub(super) revision: u64,
+    /// Changes up to here are no longer kept.
+    pub(super) floor: u64,
+}
+
+/// Reads the head.
+pub(super) async fn head<C: ConnectionTrait>(db: &C) -> Result<Head> {
+    parse(row(db, &Query::select().columns(["revision", "floor"]).from("feed_head").take()).await?.as_ref())
+}
+
+/// Takes the next revision. Until the transaction ends no other one gets further than this.
+pub(super) async fn advance(tx: &DatabaseTransaction) -> Result<Head> {
+    let next = Query::update()
+        .table("feed_head")
+        .value("revision", Expr::col("revision").add(1))
+        .and_where(Expr::col("id").eq(1))
+        .returning(Query::returning().columns(["revision", "floor"]))
+        .take();
+    parse(row(tx, &next).await?.as_ref())
+}
+
+fn parse(row: Option<&sea_orm::QueryResult>) -> Result<Head> {
+    let row = row.ok_or_else(|| Error::Backend {
+        backend: "database",
+        reason: "the head of the change log is missing; restore a backup".to_owned(),
+        source: None,
+    })?;
+    Ok(Head { revision: count(row, "revision")?, floor: count(row, "floor")? })
+}
+
+/// Notes what a commit touched.
+pub(super) async fn record<K: StoreKey>(
+    tx: &DatabaseTransaction,
+    revision: u64,
+    store: &'static str,
+    keys: &BTreeSet<K>,
+) -> Result<()> {
+    let rows = keys
+        .iter()
+        .zip(0_i32..)
+        .map(|(key, position)| {
+            vec![stored(revision).into(), position.into(), store.into(), key.label().into(), id(key)]
+        })
+        .collect();
+    insert(tx, "changes", &["revision", "position", "store", "kind", "id"], rows).await
+}
+
+/// Forgets old changes, many at a time.
+pub(super) async fn prune(tx: &DatabaseTransaction, head: &Head, kept: u64) -> Result<()> {
+    if head.revision - head.floor <= kept + kept / 8 {
+        return Ok(());
+    }
+    let floor = stored(head.revision - kept);
+    execute(tx, &Query::delete().from_table("changes").and_where(Expr::col("revision").lte(floor)).take()).await?;
+    execute(tx, &Query::update().table("feed_head").value("floor", floor).and_where(Expr::col("id").eq(1)).take())
+        .await?;
+    Ok(())
+}
+
+/// What the poller saw when it last looked.
+#[derive(Debug, Clone)]
+struct Pulse {
+    /// Counts its looks.
+    looks: u64,
+    /// The newest commit it knows of.
+    head: u64,
+    /// Why it could not look.
+    trouble: Option<Arc<str>>,
+}
+
+/// The poller of one database, and what followers need.
+#[derive(Debug)]
+pub(super) struct Feed {
+    db: Database,
+    pulse: watch::Receiver<Pulse>,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Feed {
+    /// Begins to watch `db`.
+    pub(super) fn start(db: Database, interval: Duration) -> Self {
+        let (sender, pulse) = watch::channel(Pulse { looks: 0, head: 0, trouble: None });
+        let (wake, stop, tasks) = (Arc::new(Notify::new()), CancellationToken::new(), TaskTracker::new());
+        let poller = Poller { db: db.clone(), interval, wake: Arc::clone(&wake), counter: None, trusted: 0 };
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopped => {}
+                () = poller.run(sender) => {}
+            }
+        });
+        tasks.close();
+        Self { db, pulse, wake, stop, tasks }
+    }
+
+    /// Ends the poller and, with it, all streams.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+
+    /// Makes the poller look when the returned value is dropped.
+    pub(super) fn wake_on_drop(&self) -> Wake {
+        Wake(Arc::clone(&self.wake))
+    }
+
+    /// The changes of one store from `since` on.
+    pub(super) fn follow<K: StoreKey>(
+        &self,
+        store: &'static str,
+        key: fn(&str, Uuid) -> Option<K>,
+        since: Option<StoreRevision>,
+    ) -> BoxStream<'static, Result<FeedEvent<K>>> {
+        let follower = Follower::new(self.db.clone(), self.pulse.clone(), store, key, since);
+        stream::unfold(follower, |mut follower| async move { follower.next().await.map(|event| (event, follower)) })
+            .boxed()
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Makes the poller look when dropped.
+#[derive(Debug)]
+pub(super) struct Wake(Arc<Notify>);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+/// Looks for commits, whoever made them.
+struct Poller {
+    db: Database,
+    interval: Duration,
+    wake: Arc<Notify>,
+    counter: Option<i64>,
+    trusted: u32,
+}
+
+impl Poller {
+    async fn run(mut self, sender: watch::Sender<Pulse>) {
+        let mut pause = self.interval;
+        let mut known = None;
+        loop {
+            match self.look(known).await {
+                Ok(head) => {
+                    known = Some(head);
+                    pause = self.interval;
+                    sender.send_modify(|pulse| *pulse = Pulse { looks: pulse.looks + 1, head, trouble: None });
+                }
+                Err(error) => {
+                    known = None;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                    tracing::warn!(%error, "the change feed cannot be read");
+                    let trouble = Some(error.to_string().into());
+                    sender.send_modify(|pulse| *pulse = Pulse { looks: pulse.looks + 1, head: pulse.head, trouble });
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                // A commit of our own is news whatever the counter says, which only counts those of others.
+                () = self.wake.notified() => known = None,
+            }
+        }
+    }
+
+    async fn look(&mut self, known: Option<u64>) -> Result<u64> {
+        let look = async {
+            let counter = self.db.dialect.change_counter(&self.db).await.map_err(super::error::db_error)?;
+            let unchanged = counter.is_some() && counter == self.counter && self.trusted < TRUSTED;
+            match known {
+                Some(head) if unchanged => {
+                    self.trusted += 1;
+                    Ok(head)
+                }
+                _ => {
+                    let head = head(&self.db.watcher).await?;
+                    self.counter = counter;
+                    self.trusted = 0;
+                    Ok(head.revision)
+                }
+            }
+        };
+        timeout(LOOK, look).await.unwrap_or(Err(Error::Timeout { operation: "looking for changes", after: LOOK }))
+    }
+}
+
+/// Reads a logged change.
+fn change<K>(row: &sea_orm::QueryResult, key: fn(&str, Uuid) -> Option<K>) -> Result<(u64, Option<K>)> {
+    let kind: String = column(row, "kind")?;
+    Ok((count(row, "revision")?, key(&kind, column(row, "id")?)))
+}

@@ -1,0 +1,100 @@
+//! Reading records: by key, by unique value, and in pages ordered by id.
+
+use super::{
+    database::{Database, column, count, row, rows},
+    error::unreadable,
+    family::{Family, Key, Table},
+};
+use archestra_core::{
+    Error, Result,
+    feed::{Cursor, MAX_PAGE, Page, PageRequest, StoreKey as _, Version, Versioned},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Condition, Expr, ExprTrait as _, Order, Query, SelectStatement},
+};
+use uuid::Uuid;
+
+/// Reads one record.
+pub(super) async fn get<F: Family>(db: &Database, key: Key<F>) -> Result<Versioned<F::Record>> {
+    let table = F::table(&key);
+    let found = find_in::<F, _>(&db.reader, table, Expr::col("id").eq(*key.uuid()).into()).await?;
+    found.ok_or_else(|| Error::not_found(table.label, key.uuid()))
+}
+
+/// Reads the one record of `table` that matches, if there is one.
+pub(super) async fn find<F: Family>(
+    db: &Database,
+    table: &'static Table,
+    filter: Condition,
+) -> Result<Option<Versioned<F::Record>>> {
+    find_in::<F, _>(&db.reader, table, filter).await
+}
+
+/// Reads all records of `table` that match, on a connection of the caller's.
+pub(super) async fn all_in<F: Family, C: ConnectionTrait>(
+    db: &C,
+    table: &'static Table,
+    filter: Condition,
+) -> Result<Vec<Versioned<F::Record>>> {
+    rows(db, &select(table, filter)).await?.iter().map(|row| record::<F>(table, row)).collect()
+}
+
+/// Reads one page of the records of `table` that match.
+pub(super) async fn list<F: Family>(
+    db: &Database,
+    table: &'static Table,
+    filter: Condition,
+    page: &PageRequest,
+) -> Result<Page<Versioned<F::Record>>> {
+    let limit = page.limit.clamp(1, MAX_PAGE);
+    let mut statement = select(table, filter);
+    if let Some(cursor) = &page.cursor {
+        statement.and_where(Expr::col("id").gt(parse(cursor)?));
+    }
+    statement.order_by("id", Order::Asc).limit(limit as u64 + 1);
+    let found = rows(&db.reader, &statement).await?;
+    let more = found.len() > limit;
+    let found = &found[..limit.min(found.len())];
+    let next = match found.last() {
+        Some(last) if more => Some(cursor(column(last, "id")?)),
+        _ => None,
+    };
+    let items = found.iter().map(|row| record::<F>(table, row)).collect::<Result<_>>()?;
+    Ok(Page { items, next })
+}
+
+async fn find_in<F: Family, C: ConnectionTrait>(
+    db: &C,
+    table: &'static Table,
+    filter: Condition,
+) -> Result<Option<Versioned<F::Record>>> {
+    row(db, &select(table, filter)).await?.map(|row| record::<F>(table, &row)).transpose()
+}
+
+fn select(table: &Table, filter: Condition) -> SelectStatement {
+    Query::select().columns(["id", "version", "doc"]).from(table.name).cond_where(filter).take()
+}
+
+fn record<F: Family>(table: &Table, row: &QueryResult) -> Result<Versioned<F::Record>> {
+    let id: Uuid = column(row, "id")?;
+    let doc: String = column(row, "doc")?;
+    let key = F::key(table.label, id).ok_or_else(|| unreadable(table.label, "no such kind of record"))?;
+    let value = F::read(&key, &doc).map_err(|error| unreadable(key, error))?;
+    Ok(Versioned { version: Version(count(row, "version")?), value })
+}
+
+fn cursor(id: Uuid) -> Cursor {
+    Cursor(URL_SAFE_NO_PAD.encode(id.as_bytes()))
+}
+
+fn parse(cursor: &Cursor) -> Result<Uuid> {
+    let bytes = URL_SAFE_NO_PAD.decode(&cursor.0).ok();
+    bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(bad_cursor)
+}
+
+/// The error for what is not a cursor of ours.
+pub(super) fn bad_cursor() -> Error {
+    Error::invalid("cursor", "not a cursor of this list", "use the one that came with the page before")
+}

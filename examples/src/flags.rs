@@ -1,0 +1,210 @@
+//! The command line: commands, flags, and what `--help` says about them.
+
+mod layers;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use layers::resolve;
+pub(crate) use values::{LogFormat, MetricsListen, RuntimeChoice, SecretsChoice};
+
+use crate::environment::PREFIX;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// What holds for a flag that nobody set, as it would be written.
+pub(crate) const DEFAULTS: &[(&str, &str)] = &[
+    ("listen", "127.0.0.1:9000"),
+    ("metrics-listen", "127.0.0.1:9050"),
+    ("data-dir", "."),
+    ("runtime", "auto"),
+    ("secrets", "database"),
+    ("body-limit", "4MiB"),
+    ("call-timeout", "60s"),
+    ("drain-timeout", "30s"),
+    ("stale-grace", "0s"),
+    ("log-format", "text"),
+    ("log", "info"),
+];
+
+/// What is made from other flags when nobody sets it.
+const DERIVED: &[(&str, &str)] = &[
+    ("public-url", "http://<listen>"),
+    ("database-url", "sqlite://<data-dir>/archestra.db"),
+    ("key-file", "<data-dir>/archestra.key, made at the first start"),
+    ("private-networks", "none; loopback while --listen is a loopback address"),
+    ("allowed-hosts", "the host of --public-url, beside loopback names"),
+    ("allowed-origins", "none"),
+    ("quickstart", "true with the default database while it is empty, the process runtime and a loopback listener"),
+    ("server", crate::apply::DEFAULT_SERVER),
+];
+
+const SERVE_NOTES: &str = "\
+A flag wins over its variable, a variable over the configuration file. Variables without a flag:
+  ARCHESTRA_ADMIN_TOKEN  the token of admin@localhost, set at every start: `arch_` and at least 32 characters of
+                         [A-Za-z0-9_-]; the former one is revoked. Without it the first start makes one, which is
+                         printed once to a terminal, or else written to <data-dir>/admin-token
+
+The configuration file is YAML; its keys are the flags without the dashes in front: `listen: 0.0.0.0:9000`.";
+
+const APPLY_NOTES: &str = "\
+The token comes from ARCHESTRA_TOKEN or --token-file. `{valueFrom: {env: NAME}}` and `{valueFrom: {file: PATH}}` in the
+document are replaced before it is sent; paths are relative to the document, and one line break at a file's end is left out.
+
+Exit codes: 0 it is as the document says; 1 the server refused it or cannot be reached; 2 the command line or the document
+cannot be used, and nothing was sent.";
+
+/// A private MCP registry and gateway. Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "archestra", version, args_conflicts_with_subcommands = true, disable_help_subcommand = true, next_line_help = true, after_help = SERVE_NOTES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the gateway and its control plane (the default)
+    #[command(next_line_help = true, after_help = SERVE_NOTES)]
+    Serve(Box<Settings>),
+    /// Make a running server be as a document says
+    #[command(next_line_help = true, after_help = APPLY_NOTES)]
+    Apply(ApplyFlags),
+    /// Serve two tools, `echo` and `add`, on standard input and output
+    DemoServer,
+    /// Print the version
+    Version,
+}
+
+/// What `serve` can be told.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Settings {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", value_parser = values::address)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The URL under which clients reach this server
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// Where metrics are served, or `none`
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics_listen: Option<MetricsListen>,
+    /// Where the database, the key file and the state of local servers are
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The database, as `sqlite://PATH`; refused as a flag when it holds a password
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// The keys that everything secret is encrypted under: lines of `<id> <base64 of 32 bytes>`, newest first
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What runs self-hosted servers: auto, process (local processes, not isolated) or none
+    #[arg(long)]
+    pub(crate) runtime: Option<RuntimeChoice>,
+    /// Where secrets are kept: database
+    #[arg(long)]
+    pub(crate) secrets: Option<SecretsChoice>,
+    /// Private networks and hosts that entries may name: 10.0.0.0/8,git.corp.example,*.svc.cluster.local
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) private_networks: Option<Vec<String>>,
+    /// Host names under which requests are accepted; `*` for any
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) allowed_hosts: Option<Vec<String>>,
+    /// Origins whose pages may send requests from a browser
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) allowed_origins: Option<Vec<String>>,
+    /// The largest request body
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    pub(crate) body_limit: Option<usize>,
+    /// How long a tool call may take unless its gateway or entry says otherwise
+    #[arg(long, value_name = "TIME", value_parser = values::deadline)]
+    pub(crate) call_timeout: Option<Duration>,
+    /// How long calls under way may take to finish after SIGINT or SIGTERM
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) drain_timeout: Option<Duration>,
+    /// How much longer than 5s cached credentials are used while the database does not answer
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub(crate) stale_grace: Option<Duration>,
+    /// Whether to make a gateway `demo` with two tools
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) quickstart: Option<bool>,
+    /// How log lines are written: text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged: a level, or as in `info,archestra_gateway=debug`
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// A YAML file with any of these
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What `apply` can be told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ApplyFlags {
+    /// The document, in YAML or JSON; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The URL of the server
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// A name for what this document makes, so that a later --prune knows it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) set: Option<String>,
+    /// Remove what an earlier apply with the same --set made and this document no longer holds
+    #[arg(long, requires = "set")]
+    pub(crate) prune: bool,
+    /// Only say what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The file that holds the token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// What clap found, which may also be a request for help.
+pub(crate) fn parse<I, T>(arguments: I) -> Result<Command, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let matches = documented().try_get_matches_from(arguments)?;
+    let line = CommandLine::from_arg_matches(&matches)?;
+    Ok(line.command.unwrap_or_else(|| Command::Serve(Box::new(line.settings))))
+}
+
+/// The variable that may be set instead of a flag.
+pub(crate) fn variable(flag: &str) -> String {
+    format!("{PREFIX}{}", flag.replace('-', "_").to_ascii_uppercase())
+}
+
+/// The command line, each flag with its variable and default.
+fn documented() -> clap::Command {
+    CommandLine::command()
+        .mut_args(with_notes)
+        .mut_subcommand("serve", |serve| serve.mut_args(with_notes))
+        .mut_subcommand("apply", |apply| {
+            apply.mut_args(
+                |arg| if matches!(arg.get_long(), Some("server" | "token-file")) { with_notes(arg) } else { arg },
+            )
+        })
+}
+
+fn with_notes(arg: Arg) -> Arg {
+    let Some(flag) = arg.get_long().filter(|flag| !matches!(*flag, "help" | "version")) else { return arg };
+    let default = DEFAULTS
+        .iter()
+        .chain(DERIVED)
+        .find(|(name, _)| *name == flag)
+        .map(|(_, text)| format!(" [default: {text}]"))
+        .unwrap_or_default();
+    let help =
+        format!("{} [env: {}]{default}", arg.get_help().map(ToString::to_string).unwrap_or_default(), variable(flag));
+    arg.help(help)
+}

@@ -1,0 +1,75 @@
+//! Making, reading and refusing key files.
+
+use super::load;
+use crate::config::{Database, KeyFile};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
+
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("archestra-key-{}-{name}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn database(&self) -> Database {
+        Database { path: self.0.join("archestra.db") }
+    }
+
+    fn key(&self) -> PathBuf {
+        self.0.join("archestra.key")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn the_first_start_makes_one_and_the_next_reads_it() {
+    let directory = Directory::new("first");
+    let made = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap();
+    assert_eq!(fs::metadata(directory.key()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1, "no temporary file is left");
+    fs::write(directory.database().path, "x").unwrap();
+    let read = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap();
+    assert_eq!(made.fingerprint(), read.fingerprint());
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused() {
+    let directory = Directory::new("mode");
+    drop(load(&KeyFile::Default(directory.key()), &directory.database()).unwrap());
+    for mode in [0o640, 0o604, 0o620] {
+        fs::set_permissions(directory.key(), Permissions::from_mode(mode)).unwrap();
+        let refused = load(&KeyFile::Named(directory.key()), &directory.database()).unwrap_err();
+        assert!(refused.text().contains("chmod 600"), "{refused}");
+    }
+}
+
+#[test]
+fn no_key_is_made_for_a_database_that_is_there_or_at_a_path_that_was_named() {
+    let directory = Directory::new("lost");
+    let refused = load(&KeyFile::Named(directory.key()), &directory.database()).unwrap_err();
+    assert!(refused.text().contains("does not exist"), "{refused}");
+    fs::write(directory.database().path, "x").unwrap();
+    let refused = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap_err();
+    assert!(refused.text().contains("is gone"), "{refused}");
+    assert!(!directory.key().exists());
+}
+
+#[test]
+fn a_file_that_holds_something_else_is_refused_without_its_content() {
+    let directory = Directory::new("content");
+    fs::write(directory.key(), "hunter2").unwrap();
+    fs::set_permissions(directory.key(), Permissions::from_mode(0o600)).unwrap();
+    let refused = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap_err();
+    assert!(refused.text().contains("line 1") && !refused.text().contains("hunter2"), "{refused}");
+}

@@ -1,0 +1,273 @@
+//! The first call: the binary on a clean folder, its demo server, clients of both eras, real clients and real servers.
+
+use archestra_tests::{
+    Home, Running,
+    mcp::{response, text},
+    parts,
+};
+use serde_json::{Value, json};
+use std::{path::PathBuf, time::Duration};
+use tokio::{process::Command, time::Instant};
+
+#[tokio::test]
+async fn a_clean_folder_serves_the_demo_to_clients_of_both_eras() {
+    let home = Home::new();
+    let binary = home.quickstart().await;
+    let gateway = binary.gateway("demo");
+    gateway.until_listed("demo__echo").await;
+    assert_eq!(gateway.tools().await, ["demo__add", "demo__echo"]);
+    let echoed = gateway.call("demo__echo", json!({ "message": "héllo \"world\"\n" })).await;
+    assert!(text(&echoed).contains("héllo \"world\"\n"), "{echoed}");
+    assert_eq!(echoed["resultType"], "complete");
+
+    let session = gateway.session().await;
+    assert_eq!(session.initialized["protocolVersion"], "2025-11-25");
+    assert_eq!(session.tools().await, ["demo__add", "demo__echo"]);
+    let sum = session.call(7, "demo__add", json!({ "a": 19, "b": 23 })).await;
+    assert_eq!(text(&sum), "42");
+    assert!(sum.get("resultType").is_none(), "{sum}");
+    assert_eq!(response(&session.request(8, "ping", json!({})).await)["result"], json!({}));
+
+    let discovered = response(&gateway.modern("server/discover", json!({})).await);
+    assert_eq!(discovered["result"]["supportedVersions"], json!(["2026-07-28"]));
+    assert_eq!(discovered["result"]["capabilities"]["tools"]["listChanged"], true);
+}
+
+#[tokio::test]
+async fn stop_and_start_keep_everything_and_leave_nothing_behind() {
+    let home = Home::new();
+    let binary = home.quickstart().await;
+    binary.gateway("demo").until_listed("demo__echo").await;
+    let children = binary.descendants();
+    assert!(!children.is_empty());
+    assert!(binary.stop().await.success());
+    archestra_tests::processes::all_gone(&children, Duration::from_secs(1)).await;
+
+    let binary = home.quickstart().await;
+    let gateway = binary.gateway("demo");
+    assert_eq!(gateway.tools().await, ["demo__add", "demo__echo"]);
+    let echoed = until_ok(&gateway, "demo__echo", json!({ "message": "again" })).await;
+    assert!(text(&echoed).contains("again"));
+    let gateways = binary.api().get("/api/v1/gateways").await.ok();
+    assert_eq!(gateways["items"].as_array().unwrap().len(), 1, "the quickstart makes its things once: {gateways}");
+}
+
+#[tokio::test]
+async fn after_kill_nine_nothing_lives_five_seconds_later() {
+    let home = Home::new();
+    let binary = home.quickstart().await;
+    binary.gateway("demo").until_listed("demo__echo").await;
+    let children = binary.descendants();
+    assert!(!children.is_empty());
+    binary.kill().await;
+    archestra_tests::processes::all_gone(&children, Duration::from_secs(5)).await;
+    let binary = home.quickstart().await;
+    let echoed = until_ok(&binary.gateway("demo"), "demo__echo", json!({ "message": "back" })).await;
+    assert!(text(&echoed).contains("back"));
+}
+
+#[tokio::test]
+async fn every_call_is_counted_and_recorded() {
+    let home = Home::new();
+    let binary = home.quickstart().await;
+    let gateway = binary.gateway("demo");
+    gateway.until_listed("demo__echo").await;
+    gateway.call("demo__echo", json!({ "message": "x" })).await;
+    let until = Instant::now() + Duration::from_secs(30);
+    let record = loop {
+        let records = binary.api().get("/api/v1/audit?action=tools/call").await.ok();
+        if let Some(record) = records["items"].as_array().and_then(|items| items.first()) {
+            break record.clone();
+        }
+        assert!(Instant::now() < until, "no audit record: {records}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(record["outcome"], "success");
+    assert_eq!(record["call"]["tool"], "echo");
+    assert_eq!(record["call"]["entry"], "demo");
+    assert_eq!(record["call"]["resolution"], "organization");
+    assert!(record["call"]["responseBytes"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+#[ignore = "needs npm and PyPI parts: .ci/parts"]
+async fn the_inspector_lists_and_calls_in_both_eras() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    for era in ["legacy", "modern"] {
+        let listed = inspector(&binary, era, &["--method", "tools/list"]).await;
+        assert!(listed.contains("demo__echo"), "{era}: {listed}");
+        let called =
+            inspector(&binary, era, &["--method", "tools/call", "--tool-name", "demo__echo", "--tool-arg", "message=hi"])
+                .await;
+        assert!(called.contains("hi"), "{era}: {called}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs npm and PyPI parts: .ci/parts"]
+async fn the_python_sdk_lists_and_calls_in_both_eras() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    for mode in ["legacy", "auto", "2026-07-28"] {
+        let mut command = Command::new(parts::python());
+        command.arg(client("client.py")).args([binary.gateway("demo").url().as_str(), archestra_tests::binary::ADMIN, mode]);
+        let printed: Value = serde_json::from_str(&parts::printed(&mut command).await).unwrap();
+        assert_eq!(printed["tools"], json!(["demo__add", "demo__echo"]), "{mode}");
+        assert!(printed["echo"].as_str().unwrap().contains("from python"), "{mode}: {printed}");
+        let expected = if mode == "legacy" { "2025-11-25" } else { "2026-07-28" };
+        assert_eq!(printed["version"], expected, "{mode}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs npm and PyPI parts: .ci/parts"]
+async fn the_typescript_sdks_list_and_call_in_both_eras() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    for mode in ["v1", "legacy", "auto", "2026-07-28"] {
+        let script = client(if mode == "v1" { "client-v1.mjs" } else { "client.mjs" });
+        // The modules are found beside the script.
+        let copy = home.path().join(script.file_name().unwrap());
+        std::fs::copy(script, &copy).unwrap();
+        let modules = home.path().join("node_modules");
+        if !modules.exists() {
+            std::os::unix::fs::symlink(parts::npm(), &modules).unwrap();
+        }
+        let mut command = Command::new(parts::node());
+        command.arg(copy).args([binary.gateway("demo").url().as_str(), archestra_tests::binary::ADMIN, mode]);
+        let printed: Value = serde_json::from_str(&parts::printed(&mut command).await).unwrap();
+        assert_eq!(printed["tools"], json!(["demo__add", "demo__echo"]), "{mode}");
+        assert!(printed["echo"].as_str().unwrap().contains("from typescript"), "{mode}: {printed}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs npm and PyPI parts: .ci/parts"]
+async fn servers_from_npm_and_pypi_are_installed_and_called_through_one_gateway() {
+    let home = Home::new();
+    let files = home.path().join("files");
+    std::fs::create_dir(&files).unwrap();
+    std::fs::write(files.join("note.txt"), "written by the test").unwrap();
+    let everything = parts::npm().join("@modelcontextprotocol/server-everything/dist/index.js");
+    let filesystem = parts::npm().join("@modelcontextprotocol/server-filesystem/dist/index.js");
+    let port = archestra_tests::binary::free_port();
+    let mut remote = Command::new(parts::node());
+    remote.arg(&everything).arg("streamableHttp").env("PORT", port.to_string()).kill_on_drop(true);
+    let _remote = remote.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    until_listening(port).await;
+
+    let binary = home.bare().await;
+    let api = binary.api();
+    let node = parts::node().display().to_string();
+    for (name, spec) in [
+        ("everything", json!({ "selfHosted": { "command": [node, everything, "stdio"] } })),
+        ("remote", json!({ "remote": { "url": format!("http://127.0.0.1:{port}/mcp") } })),
+        ("files", json!({ "selfHosted": { "command": [node, filesystem], "args": [files] }, "labels": { "kind": "local" } })),
+        (
+            "time",
+            json!({ "selfHosted": { "command": [parts::python_bin("mcp-server-time")], "args": ["--local-timezone", "UTC"] }, "labels": { "kind": ["local", "clock"] } }),
+        ),
+    ] {
+        let mut entry = spec;
+        entry["name"] = name.into();
+        entry["scope"] = "organization".into();
+        api.post("/api/v1/entries", &entry).await.ok();
+        api.post("/api/v1/installations", &json!({ "entry": name, "scope": "organization" })).await.ok();
+    }
+    let selectors: Vec<_> = ["everything", "remote", "files", "time"]
+        .iter()
+        .map(|entry| json!({ "entry": entry, "tool": "*", "credential": "resolveAtCallTime" }))
+        .collect();
+    api.post("/api/v1/gateways", &json!({ "slug": "all", "scope": "organization", "tools": selectors })).await.ok();
+    let automatic = json!({ "slug": "auto", "scope": "organization", "toolAssignment": "automatic", "labels": { "kind": "local" } });
+    api.post("/api/v1/gateways", &automatic).await.ok();
+
+    let all = binary.gateway("all");
+    for tool in ["everything__echo", "remote__echo", "files__read_text_file", "time__get_current_time"] {
+        all.until_listed(tool).await;
+    }
+    let session = all.session().await;
+    for (n, prefix) in ["everything", "remote"].into_iter().enumerate() {
+        let echoed = until_ok(&all, &format!("{prefix}__echo"), json!({ "message": "modern" })).await;
+        assert!(text(&echoed).contains("modern"), "{prefix}: {echoed}");
+        let echoed = session.call(n as u64 + 10, &format!("{prefix}__echo"), json!({ "message": "legacy" })).await;
+        assert!(text(&echoed).contains("legacy"), "{prefix}: {echoed}");
+    }
+    let auto = binary.gateway("auto");
+    auto.until_listed("files__read_text_file").await;
+    auto.until_listed("time__get_current_time").await;
+    assert!(auto.tools().await.iter().all(|tool| tool.starts_with("files__") || tool.starts_with("time__")));
+    let read = until_ok(&auto, "files__read_text_file", json!({ "path": files.join("note.txt") })).await;
+    assert!(text(&read).contains("written by the test"), "{read}");
+    let time = until_ok(&auto, "time__get_current_time", json!({ "timezone": "UTC" })).await;
+    assert!(text(&time).contains("UTC"), "{time}");
+    let session = auto.session().await;
+    let time = session.call(1, "time__get_current_time", json!({ "timezone": "UTC" })).await;
+    assert!(text(&time).contains("UTC"), "{time}");
+}
+
+#[tokio::test]
+#[ignore = "needs npm and PyPI parts: .ci/parts"]
+async fn npx_servers_leave_no_grandchildren() {
+    let home = Home::new();
+    let binary = home.bare().await;
+    let api = binary.api();
+    // What npx does, without its download: a shell under a launcher under the supervisor, and the server under that.
+    let everything = parts::npm().join("@modelcontextprotocol/server-everything/dist/index.js");
+    let script = format!("'{}' '{}' stdio & wait $!", parts::node().display(), everything.display());
+    let entry = json!({ "name": "nested", "scope": "organization", "selfHosted": { "command": ["sh", "-c", format!("exec <&0; {script}")] } });
+    api.post("/api/v1/entries", &entry).await.ok();
+    api.post("/api/v1/installations", &json!({ "entry": "nested", "scope": "organization" })).await.ok();
+    let until = Instant::now() + Duration::from_secs(60);
+    let children = loop {
+        let children = binary.descendants();
+        if children.iter().any(|child| child.command.contains("dist/index.js") && child.command.contains("node")) {
+            break children;
+        }
+        assert!(Instant::now() < until, "the server never ran: {children:#?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    binary.kill().await;
+    archestra_tests::processes::all_gone(&children, Duration::from_secs(5)).await;
+}
+
+async fn demo(home: &Home) -> Running {
+    let binary = home.quickstart().await;
+    binary.gateway("demo").until_listed("demo__echo").await;
+    binary
+}
+
+/// Calls until the server is up again and the call succeeds.
+async fn until_ok(gateway: &archestra_tests::Mcp, tool: &str, arguments: Value) -> Value {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let result = gateway.call(tool, arguments.clone()).await;
+        if result["isError"] != true && result.is_object() {
+            return result;
+        }
+        assert!(Instant::now() < until, "{tool}: {result}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn until_listening(port: u16) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        assert!(Instant::now() < until, "nothing listens on {port}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn inspector(binary: &Running, era: &str, args: &[&str]) -> String {
+    let url = binary.gateway("demo").url();
+    let header = format!("Authorization: Bearer {}", archestra_tests::binary::ADMIN);
+    let mut command = Command::new(parts::node());
+    command.arg(parts::npm().join(".bin/mcp-inspector")).args(["--cli", &url, "--transport", "http"]);
+    command.args(["--header", &header, "--protocol-era", era]).args(args);
+    parts::printed(&mut command).await
+}
+
+fn client(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}

@@ -1,0 +1,255 @@
+//! Servers under load and under attack: many calls on one process, cancellation, death and restart, logs.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
+
+use archestra_tests::{
+    Home, Mcp, Running,
+    mcp::{messages, modern, text},
+};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+#[tokio::test]
+async fn sixty_four_slow_calls_on_one_process_take_about_as_long_as_one() {
+    let home = Home::new();
+    let (binary, gateway) = fixture(&home).await;
+    gateway.call("peer__wait", json!({ "ms": 1 })).await;
+    let begun = Instant::now();
+    let mut calls = JoinSet::new();
+    for n in 0..64 {
+        let gateway = gateway.clone();
+        calls.spawn(async move {
+            let result = gateway.call("peer__wait", json!({ "ms": 2000, "say": n })).await;
+            assert_eq!(text(&result), format!("waited for {n}"), "{result}");
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done.unwrap();
+    }
+    // One after the other they would take 128 s; this says nothing about speed.
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    drop(binary);
+}
+
+#[tokio::test]
+async fn a_modern_caller_that_closes_its_stream_is_cancelled_upstream() {
+    let home = Home::new();
+    let (_binary, gateway) = fixture(&home).await;
+    let call = gateway.open("tools/call", json!({ "name": "peer__wait", "arguments": { "ms": 60000, "say": "gone" } }));
+    assert!(tokio::time::timeout(Duration::from_secs(2), call).await.is_err(), "the call is under way");
+    until_noted(&home, "cancelled gone").await;
+}
+
+#[tokio::test]
+async fn a_legacy_caller_cancels_by_notification_and_not_by_going_away() {
+    let home = Home::new();
+    let (_binary, gateway) = fixture(&home).await;
+    let session = gateway.session().await;
+    let waiting = session.clone();
+    let call = tokio::spawn(async move {
+        waiting.request(41, "tools/call", json!({ "name": "peer__wait", "arguments": { "ms": 60000, "say": "taken back" } })).await
+    });
+    until_noted(&home, "begun taken back").await;
+    let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 41 } });
+    assert_eq!(session.post(&cancelled).await.status, 202);
+    until_noted(&home, "cancelled taken back").await;
+    let answer = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+    assert!(messages(&answer).is_empty(), "a cancelled request gets no response: {}", answer.text());
+
+    let left = session.clone();
+    let call = async move {
+        left.request(42, "tools/call", json!({ "name": "peer__wait", "arguments": { "ms": 4000, "say": "left alone" } })).await
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+    until_noted(&home, "done left alone").await;
+    assert!(!noted(&home).contains("cancelled left alone"));
+}
+
+#[tokio::test]
+async fn when_the_process_dies_calls_under_way_fail_clearly_and_the_next_ones_work() {
+    let home = Home::new();
+    let (binary, gateway) = fixture(&home).await;
+    let waiting = gateway.clone();
+    let call = tokio::spawn(async move { waiting.call("peer__wait", json!({ "ms": 60000, "say": "doomed" })).await });
+    until_noted(&home, "begun doomed").await;
+    let server = binary.descendants().into_iter().rfind(|process| process.command.contains("stdio-peer")).unwrap();
+    server.kill();
+    let failed = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+    assert_eq!(failed["isError"], true, "{failed}");
+    assert!(text(&failed).contains("ended"), "{failed}");
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let result = gateway.call("peer__wait", json!({ "ms": 1, "say": "alive" })).await;
+        if result["isError"] != true {
+            assert_eq!(text(&result), "waited for alive");
+            break;
+        }
+        assert!(Instant::now() < until, "{result}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let id = installation(&binary).await;
+    let status = binary.api().get(&format!("/api/v1/installations/{id}/status")).await.ok();
+    assert_eq!(status["workload"]["phase"], "running", "{status}");
+    assert!(status["workload"]["restarts"].as_u64().unwrap() >= 1, "{status}");
+}
+
+#[tokio::test]
+async fn progress_reaches_the_caller_under_its_own_token() {
+    let home = Home::new();
+    let (_binary, gateway) = fixture(&home).await;
+    let params = json!({ "name": "peer__progress", "arguments": { "steps": 3 }, "_meta": { "progressToken": "mine" } });
+    let answer = gateway.modern("tools/call", params.clone()).await;
+    let progress: Vec<_> = messages(&answer).iter().filter_map(|message| message["params"]["progress"].as_u64()).collect();
+    assert_eq!(progress, [1, 2, 3], "{}", answer.text());
+    assert!(messages(&answer).iter().rev().skip(1).all(|message| message["params"]["progressToken"] == "mine"));
+    let answer = gateway.session().await.request(5, "tools/call", params).await;
+    assert_eq!(messages(&answer).len(), 4, "{}", answer.text());
+    assert_eq!(messages(&answer)[3]["id"], 5);
+}
+
+#[tokio::test]
+async fn equal_ids_of_different_callers_never_cross() {
+    let home = Home::new();
+    let (_binary, gateway) = fixture(&home).await;
+    let mut calls = JoinSet::new();
+    for n in 0..200 {
+        let gateway = gateway.clone();
+        calls.spawn(async move {
+            let result = if n % 2 == 0 {
+                gateway.call("peer__wait", json!({ "ms": n % 7, "say": n })).await
+            } else {
+                gateway.session().await.call(1, "peer__wait", json!({ "ms": n % 5, "say": n })).await
+            };
+            assert_eq!(text(&result), format!("waited for {n}"));
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn clients_hear_of_changed_tools() {
+    let home = Home::new();
+    let (binary, gateway) = fixture(&home).await;
+    let (headers, body) = modern("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }), 9);
+    let mut headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    headers.extend([("accept", "application/json, text/event-stream"), ("content-type", "application/json")]);
+    let response = binary.api().open(http::Method::POST, "/v1/mcp/peer", &headers, body).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut stream = response.into_body();
+    let first = next_message(&mut stream).await;
+    assert_eq!(first["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!(first["params"]["notifications"]["toolsListChanged"], true);
+    assert_eq!(first["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], 9);
+
+    gateway.call("peer__grow", json!({})).await;
+    let changed = next_message(&mut stream).await;
+    assert_eq!(changed["method"], "notifications/tools/list_changed");
+    gateway.until_listed("peer__grown").await;
+}
+
+#[tokio::test]
+async fn logs_are_read_and_followed_over_a_restart() {
+    let home = Home::new();
+    let (binary, gateway) = fixture(&home).await;
+    gateway.call("peer__complain", json!({ "say": "first complaint" })).await;
+    let id = installation(&binary).await;
+    let path = format!("/api/v1/installations/{id}/logs");
+    until(async || binary.api().get(&path).await.text().contains("first complaint"), 10).await;
+    let followed = binary.api().open(http::Method::GET, &format!("{path}?follow=true"), &[], bytes()).await.unwrap();
+    let mut followed = followed.into_body();
+    binary.api().post(&format!("/api/v1/installations/{id}/restart"), &json!({})).await.ok();
+    until(async || gateway.call("peer__complain", json!({ "say": "second complaint" })).await["isError"] != true, 30).await;
+    let mut seen = String::new();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !seen.contains("second complaint") {
+        let frame = tokio::time::timeout_at(until, followed.frame()).await.unwrap().unwrap().unwrap();
+        seen.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
+    }
+    assert!(seen.contains("first complaint"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_and_one_that_crashes_say_so() {
+    let home = Home::new();
+    let binary = home.bare().await;
+    let api = binary.api();
+    let entry = json!({ "name": "crash", "scope": "organization", "selfHosted": { "command": ["sh", "-c", "echo 'no licence found' >&2; exit 3"] } });
+    api.post("/api/v1/entries", &entry).await.ok();
+    let made = api.post("/api/v1/installations", &json!({ "entry": "crash", "scope": "organization" })).await.ok();
+    let path = format!("/api/v1/installations/{}/status", made["id"].as_str().unwrap());
+    let mut last = Value::Null;
+    until(
+        async || {
+            last = api.get(&path).await.ok();
+            last.to_string().contains("3") && last.to_string().contains("no licence found")
+        },
+        30,
+    )
+    .await;
+    api.delete(&format!("/api/v1/installations/{}", made["id"].as_str().unwrap())).await.ok();
+    until(async || binary.descendants().is_empty(), 10).await;
+}
+
+/// The binary with the fixture server `peer` behind the gateway `peer`.
+async fn fixture(home: &Home) -> (Running, Mcp) {
+    let binary = home.bare().await;
+    let api = binary.api();
+    let command = [peer().to_path_buf(), home.path().join("notes")];
+    let entry = json!({ "name": "peer", "scope": "organization", "selfHosted": { "command": command } });
+    api.post("/api/v1/entries", &entry).await.ok();
+    api.post("/api/v1/installations", &json!({ "entry": "peer", "scope": "organization" })).await.ok();
+    let tools = [json!({ "entry": "peer", "tool": "*", "credential": "resolveAtCallTime" })];
+    api.post("/api/v1/gateways", &json!({ "slug": "peer", "scope": "organization", "tools": tools })).await.ok();
+    let gateway = binary.gateway("peer");
+    until(async || gateway.modern("tools/list", json!({})).await.status == 200, 10).await;
+    gateway.until_listed("peer__wait").await;
+    (binary, gateway)
+}
+
+fn peer() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_stdio-peer"))
+}
+
+async fn installation(binary: &Running) -> String {
+    binary.api().get("/api/v1/installations").await.ok()["items"][0]["id"].as_str().unwrap().to_owned()
+}
+
+/// What the fixture server wrote down of its calls.
+fn noted(home: &Home) -> String {
+    let path: PathBuf = home.path().join("notes");
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+async fn until_noted(home: &Home, line: &str) {
+    until(async || noted(home).lines().any(|noted| noted == line), 20).await;
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool, seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !holds().await {
+        assert!(Instant::now() < end, "it does not hold after {seconds} s");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn next_message(stream: &mut hyper::body::Incoming) -> Value {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let frame = tokio::time::timeout_at(until, stream.frame()).await.unwrap().unwrap().unwrap();
+        let text = String::from_utf8_lossy(frame.data_ref().unwrap()).into_owned();
+        let data = text.lines().find_map(|line| serde_json::from_str(line.strip_prefix("data:")?.trim()).ok());
+        if let Some(message) = data {
+            return message;
+        }
+    }
+}
+
+const fn bytes() -> bytes::Bytes {
+    bytes::Bytes::new()
+}

@@ -1,0 +1,243 @@
+//! Bad input, foreign credentials and hostile requests: each gets an error that helps, and nothing is left half done.
+
+use archestra_tests::{
+    Answer, Home, Running,
+    mcp::{modern, response, text},
+};
+use http::Method;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+#[tokio::test]
+async fn messages_that_are_wrong_get_the_protocols_own_errors() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let gateway = binary.gateway("demo");
+
+    let answer = gateway.raw(&[], "{\"jsonrpc\": \"2.0\", \"id\": 1,").await;
+    assert_error(&answer, 400, -32700);
+    let answer = gateway.raw(&[], "[]").await;
+    assert_error(&answer, 400, -32600);
+    let answer = gateway.bare(&[("content-type", "text/plain"), ("accept", "application/json")], "{}").await;
+    assert_eq!(answer.status, 415, "{}", answer.text());
+    assert!(answer.text().contains("application/json"));
+    let answer = gateway.bare(&[("content-type", "application/json"), ("accept", "image/png")], "{}").await;
+    assert_eq!(answer.status, 406, "{}", answer.text());
+
+    assert_error(&gateway.modern("tools/fly", json!({})).await, 404, -32601);
+    let answer = gateway.modern("tools/call", json!({ "name": "demo__nothing", "arguments": {} })).await;
+    let error = assert_error(&answer, 200, -32602);
+    assert!(error.contains("demo__nothing"), "{error}");
+
+    let session = gateway.session().await;
+    assert_error(&session.request(2, "tools/fly", json!({})).await, 200, -32601);
+    assert_error(&session.request(3, "tools/call", json!({ "name": "nothing" })).await, 200, -32602);
+    assert_error(&session.request(4, "tools/call", json!({})).await, 200, -32602);
+
+    let large = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": { "x": "y".repeat(5 << 20) } });
+    let answer = gateway.raw(&[], large.to_string()).await;
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(answer.text().contains("4194304"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn headers_that_differ_from_the_body_are_refused_before_any_policy() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let gateway = binary.gateway("demo");
+    let params = || json!({ "name": "demo__echo", "arguments": { "message": "x" } });
+    for (name, value) in [("mcp-name", "demo__add"), ("mcp-method", "tools/list"), ("mcp-protocol-version", "2025-11-25")] {
+        let (mut headers, body) = modern("tools/call", params(), 5);
+        headers.iter_mut().filter(|(key, _)| *key == name).for_each(|(_, old)| *old = value.to_owned());
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_error(&gateway.raw(&headers, body).await, 400, -32020);
+    }
+    let (headers, body) = modern("tools/call", params(), 5);
+    let headers: Vec<_> = headers.iter().filter(|(key, _)| *key != "mcp-name").map(|(name, value)| (*name, value.as_str())).collect();
+    assert_error(&gateway.raw(&headers, body).await, 400, -32020);
+    let doubled = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"demo__add","name":"demo__echo"}}"#;
+    assert_error(&gateway.raw(&[], doubled).await, 400, -32600);
+}
+
+#[tokio::test]
+async fn the_door_opens_to_valid_tokens_only() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let gateway = binary.gateway("demo");
+
+    let none = gateway.as_token(None).modern("tools/list", json!({})).await;
+    assert_eq!(none.status, 401);
+    let challenge = none.headers["www-authenticate"].to_str().unwrap();
+    assert!(challenge.starts_with("Bearer"), "{challenge}");
+    let foreign = gateway.as_token(Some("arch_0000000000000000000000000000000000")).modern("tools/list", json!({})).await;
+    assert_eq!(foreign.status, 401);
+    assert!(foreign.headers["www-authenticate"].to_str().unwrap().contains("invalid_token"));
+
+    let api = binary.api();
+    let made = api.post("/api/v1/tokens", &json!({ "name": "short", "owner": "organization", "expiresIn": 2 })).await.ok();
+    let short = made["token"].as_str().unwrap().to_owned();
+    assert_eq!(gateway.as_token(Some(&short)).modern("tools/list", json!({})).await.status, 200);
+    until(async || gateway.as_token(Some(&short)).modern("tools/list", json!({})).await.status == 401, 10).await;
+
+    let made = api.post("/api/v1/tokens", &json!({ "name": "revoked", "owner": "organization" })).await.ok();
+    let token = made["token"].as_str().unwrap().to_owned();
+    assert_eq!(gateway.as_token(Some(&token)).modern("tools/list", json!({})).await.status, 200);
+    api.delete(&format!("/api/v1/tokens/{}", made["id"].as_str().unwrap())).await.ok();
+    until(async || gateway.as_token(Some(&token)).modern("tools/list", json!({})).await.status == 401, 5).await;
+
+    let unknown = binary.gateway("nowhere").modern("tools/list", json!({})).await;
+    assert_eq!(unknown.status, 404, "{}", unknown.text());
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_its_caller_and_its_gateway() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let api = binary.api();
+    let token = api.post("/api/v1/tokens", &json!({ "name": "other", "owner": "organization" })).await.ok();
+    api.post("/api/v1/gateways", &json!({ "slug": "second", "scope": "organization" })).await.ok();
+    let session = binary.gateway("demo").session().await;
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
+    let header = [("mcp-session-id", session.id.as_str())];
+    let other = binary.gateway("demo").as_token(token["token"].as_str());
+    assert_eq!(other.raw(&header, ping.clone()).await.status, 404);
+    until(async || binary.gateway("second").modern("tools/list", json!({})).await.status == 200, 5).await;
+    assert_eq!(binary.gateway("second").raw(&header, ping.clone()).await.status, 404);
+    let tampered = format!("{}x", session.id);
+    assert_eq!(binary.gateway("demo").raw(&[("mcp-session-id", &tampered)], ping.clone()).await.status, 404);
+    assert_eq!(binary.gateway("demo").raw(&header, ping.clone()).await.status, 200);
+    let ended = api.send(Method::DELETE, "/v1/mcp/demo", &header, None).await;
+    assert_eq!(ended.status, 204);
+    assert_eq!(binary.gateway("demo").raw(&header, ping).await.status, 404);
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_are_refused() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let gateway = binary.gateway("demo");
+    let (headers, body) = modern("tools/list", json!({}), 1);
+    for (name, value) in [("host", "evil.example"), ("origin", "https://evil.example"), ("origin", "null")] {
+        let mut all: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        all.push((name, value));
+        assert_eq!(gateway.raw(&all, body.clone()).await.status, 403, "{name}: {value}");
+    }
+    let answer = binary.api().send(Method::GET, "/api/v1/entries", &[("origin", "https://evil.example")], None).await;
+    assert_eq!(answer.status, 403);
+}
+
+#[tokio::test]
+async fn what_cannot_be_installed_leaves_nothing_behind() {
+    let home = Home::new();
+    let binary = home.bare().await;
+    let api = binary.api();
+    let entry = async |spec: Value| api.post("/api/v1/entries", &spec).await;
+    let install = async |spec: Value| api.post("/api/v1/installations", &spec).await;
+
+    let silent = archestra_tests::binary::free_port();
+    entry(json!({ "name": "gone", "scope": "organization", "remote": { "url": format!("http://127.0.0.1:{silent}/mcp") } })).await.ok();
+    let refused = install(json!({ "entry": "gone", "scope": "organization" })).await;
+    assert!(refused.status >= 400, "{}", refused.text());
+    assert!(refused.text().contains("reach") || refused.text().contains("refused"), "{}", refused.text());
+
+    let missing = entry(json!({ "name": "nocommand", "scope": "organization", "selfHosted": { "command": ["archestra-no-such-command"] } })).await;
+    if missing.status < 300 {
+        let refused = install(json!({ "entry": "nocommand", "scope": "organization" })).await;
+        assert_eq!(refused.status, 422, "{}", refused.text());
+        assert!(refused.text().contains("archestra-no-such-command"), "{}", refused.text());
+    } else {
+        assert_eq!(missing.status, 422, "{}", missing.text());
+    }
+
+    let prompted = json!({
+        "name": "prompted", "scope": "organization",
+        "selfHosted": { "command": ["sleep", "100"], "env": [{ "name": "API_KEY", "secret": true, "prompt": true, "required": true }] },
+    });
+    entry(prompted).await.ok();
+    let refused = install(json!({ "entry": "prompted", "scope": "organization", "values": {} })).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(refused.text().contains("API_KEY"), "{}", refused.text());
+
+    let listed = api.get("/api/v1/installations").await.ok();
+    assert_eq!(listed["items"], json!([]));
+    assert!(binary.descendants().is_empty(), "{:#?}", binary.descendants());
+
+    let made = install(json!({ "entry": "prompted", "scope": "organization", "values": { "API_KEY": "canary-7f3a" } })).await.ok();
+    let again = install(json!({ "entry": "prompted", "scope": "organization", "values": { "API_KEY": "x" } })).await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    for path in ["/api/v1/installations", "/api/v1/entries", "/api/v1/audit"] {
+        assert!(!api.get(path).await.text().contains("canary-7f3a"), "{path} shows a secret");
+    }
+    assert!(!binary.log().contains("canary-7f3a"));
+    for process in binary.descendants() {
+        assert!(!process.command.contains("canary-7f3a"), "{process:?}");
+    }
+    let data = std::fs::read_dir(home.path().join("data")).unwrap();
+    for file in data.flatten().filter(|file| file.file_name().to_string_lossy().contains(".db")) {
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(!bytes.windows(11).any(|part| part == b"canary-7f3a"), "{} holds a secret in clear", file.path().display());
+    }
+    api.delete(&format!("/api/v1/installations/{}", made["id"].as_str().unwrap())).await.ok();
+    until(async || binary.descendants().is_empty(), 10).await;
+}
+
+#[tokio::test]
+async fn apply_refuses_what_it_cannot_do_whole() {
+    let home = Home::new();
+    let binary = home.bare().await;
+    let api = binary.api();
+    let yaml = async |text: &str| {
+        api.raw(Method::POST, "/api/v1/apply", &[("content-type", "application/yaml")], text.to_owned().into()).await
+    };
+    let broken = yaml("apiVersion: archestra.dev/v1\nentries:\n  - name: [unclosed\n").await;
+    assert_eq!(broken.status, 400, "{}", broken.text());
+    assert!(broken.text().contains("line"), "{}", broken.text());
+    let half = "apiVersion: archestra.dev/v1\nteams: [{name: finance, priority: 1}]\nentries:\n- {name: ok, remote: {url: 'https://mcp.example.com/mcp'}}\n- {name: bad, remote: {url: 'ftp://x'}}\n";
+    let refused = yaml(half).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    assert!(refused.text().contains("entries[1].remote.url"), "{}", refused.text());
+    assert_eq!(api.get("/api/v1/entries").await.ok()["items"], json!([]));
+    assert_eq!(api.get("/api/v1/teams").await.ok()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn rules_block_by_tool_and_by_principal() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let (api, gateway) = (binary.api(), binary.gateway("demo"));
+    let rule = json!({ "name": "no echo", "entry": "demo", "tool": "echo", "action": "block", "message": "echo is closed today" });
+    let made = api.post("/api/v1/policies", &rule).await.ok();
+    until(async || gateway.call("demo__echo", json!({ "message": "x" })).await["isError"] == true, 5).await;
+    let blocked = gateway.call("demo__echo", json!({ "message": "x" })).await;
+    assert_eq!(text(&blocked), "echo is closed today");
+    assert_eq!(text(&gateway.call("demo__add", json!({ "a": 1, "b": 2 })).await), "3");
+    let token = api.post("/api/v1/tokens", &json!({ "name": "machine", "owner": "organization" })).await.ok();
+    let machine = gateway.as_token(token["token"].as_str());
+    let admit = json!({ "name": "machines may", "entry": "demo", "tool": "echo", "priority": 10, "callers": ["organization"], "action": "allow" });
+    api.post("/api/v1/policies", &admit).await.ok();
+    until(async || machine.call("demo__echo", json!({ "message": "x" })).await["isError"] != true, 5).await;
+    assert_eq!(gateway.call("demo__echo", json!({ "message": "x" })).await["isError"], true);
+    api.delete(&format!("/api/v1/policies/{}", made["id"].as_str().unwrap())).await.ok();
+    until(async || gateway.call("demo__echo", json!({ "message": "x" })).await["isError"] != true, 5).await;
+}
+
+async fn demo(home: &Home) -> Running {
+    let binary = home.quickstart().await;
+    binary.gateway("demo").until_listed("demo__echo").await;
+    binary
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool, seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while !holds().await {
+        assert!(Instant::now() < end, "it does not hold after {seconds} s");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn assert_error(answer: &Answer, status: u16, code: i64) -> String {
+    let error = response(answer)["error"].clone();
+    assert_eq!((answer.status, error["code"].as_i64()), (status, Some(code)), "{}", answer.text());
+    error["message"].as_str().unwrap_or_default().to_owned()
+}
