@@ -3,14 +3,17 @@
 mod credential;
 mod entry;
 mod env;
+mod fixed;
 mod label;
 mod reinstall;
 mod self_hosted;
 mod store;
+mod validation;
 mod value;
 
 pub use credential::{
-    AdditionalHeader, ClientCredentialsConfig, CredentialModel, EnterpriseConfig, ExchangeStrategy, Injection, OAuthConfig, StaticField, TokenEndpointAuth,
+    AdditionalHeader, ClientCredentialsConfig, CredentialModel, EnterpriseConfig, ExchangeStrategy, Injection,
+    OAuthConfig, StaticField, TokenEndpointAuth,
 };
 pub use entry::{Entry, EntrySpec, RemoteServer, Scope, Server, ToolConcurrency};
 pub use env::{EnvVar, FieldType};
@@ -20,4 +23,7 @@ pub use self_hosted::{PullSecret, SelfHosted, Transport};
 pub use store::{CatalogChanges, CatalogStore, CatalogStoreExt, Document, Kind, Lookup, Query, Record, RecordKey};
 pub use value::{FixedValue, Scalar};
 
-pub(crate) use credential::header_text_finding as header_value_finding;
+pub(crate) use validation::{header_name_finding, header_text_finding};
+
+#[cfg(test)]
+mod tests;

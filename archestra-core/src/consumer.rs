@@ -2,11 +2,11 @@
 
 mod reconcile;
 
-pub use reconcile::{Reconciled, ReconcileInput, reconcile};
+pub use reconcile::{ReconcileInput, Reconciled, reconcile};
 
 use crate::{
     Finding, Validate,
-    catalog::{Labels, Scope},
+    catalog::{Labels, Scope, header_name_finding},
     id::{AssignmentId, ConsumerId, EntryId, IdentityProviderId, InstallationId, ToolId, UserId},
     tool::ExposedName,
 };
@@ -60,7 +60,7 @@ pub struct Consumer {
 /// What a person fills in for a consumer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumerSpec {
     /// Its place in the endpoint's URL; unique over gateways and agents, and never changed.
     pub slug: String,
@@ -194,9 +194,6 @@ impl Consumer {
     }
 }
 
-/// Headers that a client may never pass on.
-const NEVER_PASSED: &[&str] = &["host", "content-length", "connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "proxy-authorization", "proxy-authenticate", "proxy-connection", "mcp-session-id"];
-
 impl Validate for ConsumerSpec {
     fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -206,26 +203,58 @@ impl Validate for ConsumerSpec {
             && slug.first() != Some(&b'-')
             && slug.last() != Some(&b'-');
         if !fits {
-            findings.push(Finding::new("slug", format!("{:?} cannot be part of the endpoint's URL", self.slug), "use 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends"));
+            findings.push(Finding::new(
+                "slug",
+                format!("{:?} cannot be part of the endpoint's URL", self.slug),
+                "use 1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends",
+            ));
         } else if uuid::Uuid::parse_str(&self.slug).is_ok() {
             findings.push(Finding::new("slug", "a slug cannot look like an id", "choose a name"));
         }
-        if self.name.as_ref().is_some_and(|name| name.trim().is_empty() || name.len() > 256 || name.chars().any(char::is_control)) {
-            findings.push(Finding::new("name", "a name has 1 to 256 printable characters", "choose another, or leave it out"));
+        if self
+            .name
+            .as_ref()
+            .is_some_and(|name| name.trim().is_empty() || name.len() > 256 || name.chars().any(char::is_control))
+        {
+            findings.push(Finding::new(
+                "name",
+                "a name has 1 to 256 printable characters",
+                "choose another, or leave it out",
+            ));
         }
         if self.call_timeout == Some(0) {
-            findings.push(Finding::new("callTimeout", "a call cannot take no time", "use seconds from 1, or leave it out"));
+            findings.push(Finding::new(
+                "callTimeout",
+                "a call cannot take no time",
+                "use seconds from 1, or leave it out",
+            ));
         }
         if self.tool_assignment == ToolAssignment::Automatic && self.labels.is_empty() {
-            findings.push(Finding::new("labels", "automatic assignment without labels selects nothing", "add labels, or set `toolAssignment: manual`"));
+            findings.push(Finding::new(
+                "labels",
+                "automatic assignment without labels selects nothing",
+                "add labels, or set `toolAssignment: manual`",
+            ));
         }
         for (n, header) in self.passthrough_headers.iter().enumerate() {
-            let lower = header.to_ascii_lowercase();
-            if NEVER_PASSED.contains(&lower.as_str()) || lower.is_empty() || !lower.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
-                findings.push(Finding::new(format!("passthroughHeaders[{n}]"), format!("header {header:?} cannot be passed on"), "remove it"));
+            let at = format!("passthroughHeaders[{n}]");
+            if header.eq_ignore_ascii_case("authorization") {
+                findings.push(Finding::new(
+                    at,
+                    "a client's credential for the gateway goes to no server",
+                    "remove it; `credential: jwtPassthrough` in an entry passes on the token of an identity provider",
+                ));
+                continue;
             }
+            if self.passthrough_headers[..n].iter().any(|other| other.eq_ignore_ascii_case(header)) {
+                findings.push(Finding::new(at.as_str(), format!("{header} is there twice"), "keep one"));
+            }
+            findings.extend(header_name_finding(&at, header));
         }
         findings.extend(self.labels.findings().into_iter().map(|finding| finding.under("labels")));
         findings
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ mod order;
 pub use order::{Candidate, DefaultResolver, choose};
 
 use crate::{
-    catalog::{CredentialModel, Entry, EnterpriseConfig},
+    catalog::{CredentialModel, EnterpriseConfig, Entry},
     consumer::{Consumer, CredentialChoice},
     id::{EntryId, InstallationId},
     identity::Principal,
@@ -199,9 +199,13 @@ pub fn plan(entry: &Entry, candidate: &Candidate) -> CredentialPlan {
     match &entry.spec.credential {
         _ if !entry.spec.speaks_http() => CredentialPlan::Deployment,
         CredentialModel::None => CredentialPlan::None,
-        CredentialModel::Static(_) => CredentialPlan::Static { installation: candidate.secrets.clone(), entry: entry.secrets.clone() },
+        CredentialModel::Static(_) => {
+            CredentialPlan::Static { installation: candidate.secrets.clone(), entry: entry.secrets.clone() }
+        }
         CredentialModel::OAuth(_) => candidate.secrets.clone().map_or(CredentialPlan::None, CredentialPlan::OAuth),
-        CredentialModel::ClientCredentials(_) => CredentialPlan::ClientCredentials { installation: candidate.secrets.clone(), entry: entry.secrets.clone() },
+        CredentialModel::ClientCredentials(_) => {
+            CredentialPlan::ClientCredentials { installation: candidate.secrets.clone(), entry: entry.secrets.clone() }
+        }
         CredentialModel::Enterprise(config) => CredentialPlan::Exchange(Box::new(config.clone())),
         CredentialModel::JwtPassthrough => CredentialPlan::Passthrough,
     }

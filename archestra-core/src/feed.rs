@@ -144,8 +144,7 @@ macro_rules! records {
         $(#[$trait_doc:meta])* $document:ident { $($name:ident($id:ty) = $label:literal),+ $(,)? }
     ) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(tag = "kind", rename_all = "camelCase")]
+        #[derive(Debug, Clone, PartialEq)]
         #[allow(clippy::large_enum_variant, reason = "records are built once and moved rarely; boxing would show in every match")]
         #[allow(missing_docs, reason = "each variant is documented by its type")]
         pub enum $record { $($name($name)),+ }
@@ -367,7 +366,11 @@ impl<R: StoreRecord> ChangeSet<R, R::Key> {
         for (n, operation) in self.operations.iter().enumerate() {
             let key = operation.key();
             if !seen.insert(key) {
-                return Err(Error::invalid(format!("operations[{n}]"), format!("{key} is in the set twice"), "name each record once"));
+                return Err(Error::invalid(
+                    format!("operations[{n}]"),
+                    format!("{key} is in the set twice"),
+                    "name each record once",
+                ));
             }
         }
         Ok(())

@@ -7,7 +7,10 @@ mod token;
 
 pub use permission::{Action, Permission, Permissions, Resource, Role, RoleName};
 pub use principal::{AuthMethod, Caller, Principal};
-pub use store::{Document, IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore, IdentityStoreExt};
+pub use store::{
+    Document, IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore,
+    IdentityStoreExt,
+};
 pub use token::{PlainToken, Token, TokenHash, TokenOwner};
 
 use crate::{
@@ -45,7 +48,11 @@ impl Validate for User {
         let fits = self.email.len() <= 254
             && !self.email.chars().any(|c| c.is_whitespace() || c.is_control() || c.is_uppercase())
             && parts.is_some_and(|(local, host)| !local.is_empty() && !host.is_empty() && !host.contains('@'));
-        if fits { Vec::new() } else { vec![Finding::new("email", format!("{:?} is not an address", self.email), "use `name@host`, in lower case")] }
+        if fits {
+            Vec::new()
+        } else {
+            vec![Finding::new("email", format!("{:?} is not an address", self.email), "use `name@host`, in lower case")]
+        }
     }
 }
 
@@ -73,8 +80,19 @@ pub struct Team {
 
 impl Validate for Team {
     fn findings(&self) -> Vec<Finding> {
-        let bad = self.name.trim().is_empty() || self.name.trim().len() != self.name.len() || self.name.len() > 128 || self.name.chars().any(char::is_control);
-        if bad { vec![Finding::new("name", "a team needs a name of 1 to 128 printable bytes without blanks around it", "choose another")] } else { Vec::new() }
+        let bad = self.name.trim().is_empty()
+            || self.name.trim().len() != self.name.len()
+            || self.name.len() > 128
+            || self.name.chars().any(char::is_control);
+        if bad {
+            vec![Finding::new(
+                "name",
+                "a team needs a name of 1 to 128 printable bytes without blanks around it",
+                "choose another",
+            )]
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -133,3 +151,6 @@ pub struct IdentityProvider {
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::{
     Finding,
-    catalog::{CredentialModel, EntrySpec, FieldType, ReinstallReason},
+    catalog::{ClientCredentialsConfig, CredentialModel, EntrySpec, FieldType, ReinstallReason, header_text_finding},
     id::{EntryId, InstallationId, TeamId, UserId},
     runtime::WorkloadId,
     secret::{SecretBundle, SecretRef, SecretValue},
@@ -148,19 +148,29 @@ pub fn install_fields(spec: &EntrySpec) -> Vec<InstallField> {
     };
     match &spec.credential {
         CredentialModel::Static(statics) => {
-            fields.extend(statics.iter().filter(|field| field.prompt).map(|field| text(&field.name, field.secret, field.required, &field.description)));
+            fields.extend(
+                statics
+                    .iter()
+                    .filter(|field| field.prompt)
+                    .map(|field| text(&field.name, field.secret, field.required, &field.description)),
+            );
         }
         CredentialModel::ClientCredentials(config) => {
-            if config.client_id.is_none() {
-                fields.push(text("clientId", false, true, &None));
-            }
-            if config.client_secret.is_none() {
-                fields.push(text("clientSecret", true, true, &None));
-            }
+            fields.extend(
+                config.asked().map(|name| text(name, name == ClientCredentialsConfig::CLIENT_SECRET, true, &None)),
+            );
         }
-        CredentialModel::None | CredentialModel::OAuth(_) | CredentialModel::Enterprise(_) | CredentialModel::JwtPassthrough => {}
+        CredentialModel::None
+        | CredentialModel::OAuth(_)
+        | CredentialModel::Enterprise(_)
+        | CredentialModel::JwtPassthrough => {}
     }
-    fields.extend(spec.additional_headers.iter().filter(|header| header.prompt).map(|header| text(&header.name, false, header.required, &header.description)));
+    fields.extend(
+        spec.additional_headers
+            .iter()
+            .filter(|header| header.prompt)
+            .map(|header| text(&header.name, false, header.required, &header.description)),
+    );
     fields
 }
 
@@ -175,51 +185,73 @@ pub struct InstallValues {
 
 /// Checks what was given against what the entry asks for. `kept` names secret fields whose stored value stays.
 ///
+/// A blank value counts as none, but for a text that is neither required nor secret: there it is the value.
+///
 /// # Errors
 /// Every missing, unknown or ill-typed value, under `values.<name>`.
-pub fn check_values(spec: &EntrySpec, given: impl IntoIterator<Item = (String, SecretValue)>, kept: &BTreeSet<String>) -> Result<InstallValues, Vec<Finding>> {
+pub fn check_values(
+    spec: &EntrySpec,
+    given: impl IntoIterator<Item = (String, SecretValue)>,
+    kept: &BTreeSet<String>,
+) -> Result<InstallValues, Vec<Finding>> {
     let fields = install_fields(spec);
-    let headers: BTreeSet<&str> = header_field_names(spec);
+    let headers = header_field_names(spec);
     let mut values = InstallValues::default();
     let mut findings = Vec::new();
+    let mut refused = BTreeSet::new();
     for (name, value) in given {
-        let at = format!("values.{name}");
         let Some(field) = fields.iter().find(|field| field.name == name) else {
-            let known: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
-            let remedy = if known.is_empty() { "this entry asks for none".to_owned() } else { format!("it asks for {}", known.join(", ")) };
-            findings.push(Finding::new(at, format!("the entry asks for no field {name}"), remedy));
+            findings.push(unknown_field(&name, &fields));
             continue;
         };
-        if value.is_blank() && field.field_type != FieldType::String || (value.is_blank() && field.required) {
+        if value.is_blank() && (field.required || field.secret || field.field_type != FieldType::String) {
             continue;
         }
-        if !field.field_type.accepts(value.expose()) {
-            findings.push(Finding::new(at, format!("the value is not {}", field.field_type.label()), "correct it"));
-            continue;
-        }
-        if headers.contains(name.as_str())
-            && let Some(finding) = crate::catalog::header_value_finding(&at, value.expose())
-        {
+        if let Some(finding) = value_finding(field, &value, headers.contains(name.as_str())) {
             findings.push(finding);
-            continue;
-        }
-        if value.expose().contains('\0') {
-            findings.push(Finding::new(at, "the value holds a NUL byte", "remove it"));
-            continue;
-        }
-        if field.secret {
+            refused.insert(name);
+        } else if field.secret {
             values.secret.insert(name, value);
         } else {
             values.plain.insert(name, value.expose().to_owned());
         }
     }
-    for field in &fields {
-        let present = values.plain.contains_key(&field.name) || values.secret.get(&field.name).is_some() || (field.secret && kept.contains(&field.name));
-        if field.required && !present {
-            findings.push(Finding::new(format!("values.{}", field.name), format!("{} is required", field.name), field.description.clone().unwrap_or_else(|| "give it a value".to_owned())));
+    for field in fields.iter().filter(|field| field.required && !refused.contains(&field.name)) {
+        let present = values.plain.contains_key(&field.name)
+            || values.secret.get(&field.name).is_some()
+            || (field.secret && kept.contains(&field.name));
+        if !present {
+            let described = field.description.clone().filter(|text| !text.trim().is_empty());
+            let remedy = described.unwrap_or_else(|| format!("give it {}", field.field_type.label()));
+            findings.push(Finding::new(place(&field.name), format!("{} is required", field.name), remedy));
         }
     }
     if findings.is_empty() { Ok(values) } else { Err(findings) }
+}
+
+fn place(name: &str) -> String {
+    format!("values.{name}")
+}
+
+fn unknown_field(name: &str, fields: &[InstallField]) -> Finding {
+    let known: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+    let remedy = match known.as_slice() {
+        [] => "remove it: this entry asks for none".to_owned(),
+        known => format!("it asks for {}", known.join(", ")),
+    };
+    Finding::new(place(name), format!("the entry asks for no field {name}"), remedy)
+}
+
+fn value_finding(field: &InstallField, value: &SecretValue, in_header: bool) -> Option<Finding> {
+    let text = value.expose();
+    if !field.field_type.accepts(text) {
+        let label = field.field_type.label();
+        return Some(Finding::new(place(&field.name), format!("the value is not {label}"), format!("give {label}")));
+    }
+    if in_header && let Some(finding) = header_text_finding(&place(&field.name), text) {
+        return Some(finding);
+    }
+    text.contains('\0').then(|| Finding::new(place(&field.name), "the value holds a NUL byte", "remove it"))
 }
 
 fn header_field_names(spec: &EntrySpec) -> BTreeSet<&str> {
@@ -227,5 +259,12 @@ fn header_field_names(spec: &EntrySpec) -> BTreeSet<&str> {
         CredentialModel::Static(fields) => fields.as_slice(),
         _ => &[],
     };
-    statics.iter().map(|field| field.name.as_str()).chain(spec.additional_headers.iter().map(|header| header.name.as_str())).collect()
+    statics
+        .iter()
+        .map(|field| field.name.as_str())
+        .chain(spec.additional_headers.iter().map(|header| header.name.as_str()))
+        .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,21 +190,37 @@ impl Validate for PolicySpec {
         let mut findings = Vec::new();
         findings.extend(name_finding(&self.name));
         if let Some(tool) = &self.tool
-            && (tool.is_empty() || tool.trim_end_matches('*').contains('*'))
+            && (tool.is_empty() || tool.strip_suffix('*').unwrap_or(tool).contains('*'))
         {
-            findings.push(Finding::new("tool", format!("{tool:?} is not a tool pattern"), "use a raw tool name, with at most one '*', at its end"));
+            findings.push(Finding::new(
+                "tool",
+                format!("{tool:?} is not a tool pattern"),
+                "use a raw tool name, with at most one '*', at its end",
+            ));
         }
         if self.tool.is_some() && self.entry.is_none() {
-            findings.push(Finding::new("entry", "a tool without its entry", "add `entry`, since servers may have tools of the same name"));
+            findings.push(Finding::new(
+                "entry",
+                "a tool without its entry",
+                "add `entry`, since servers may have tools of the same name",
+            ));
         }
         for (n, condition) in self.conditions.iter().enumerate() {
             let at = |field: &str| format!("conditions[{n}].{field}");
-            if !condition.path.is_empty() && !condition.path.starts_with('/') {
-                findings.push(Finding::new(at("path"), format!("{:?} is not a JSON Pointer", condition.path), "write `/key/0/name`"));
+            if !is_pointer(&condition.path) {
+                findings.push(Finding::new(
+                    at("path"),
+                    format!("{:?} is not a JSON Pointer", condition.path),
+                    "write `/key/0/name`, with `~1` for a '/' and `~0` for a '~' within a key",
+                ));
             }
             let wants_value = !matches!(condition.operator, Operator::Exists | Operator::Absent);
             if wants_value != condition.value.is_some() {
-                let (reason, remedy) = if wants_value { ("there is nothing to compare with", "add `value`") } else { ("this operator compares with nothing", "remove `value`") };
+                let (reason, remedy) = if wants_value {
+                    ("there is nothing to compare with", "add `value`")
+                } else {
+                    ("this operator compares with nothing", "remove `value`")
+                };
                 findings.push(Finding::new(at("value"), reason, remedy));
             }
             let textual = matches!(condition.operator, Operator::StartsWith | Operator::EndsWith);
@@ -212,7 +228,11 @@ impl Validate for PolicySpec {
             if let Some(value) = &condition.value
                 && ((textual && !value.is_string()) || (numeric && !value.is_number()))
             {
-                findings.push(Finding::new(at("value"), "the value does not fit the operator", if numeric { "use a number" } else { "use a text" }));
+                findings.push(Finding::new(
+                    at("value"),
+                    "the value does not fit the operator",
+                    if numeric { "use a number" } else { "use a text" },
+                ));
             }
         }
         findings
@@ -226,8 +246,15 @@ impl Validate for LimitSpec {
         if self.window == 0 || self.window > 31 * 24 * 3600 {
             findings.push(Finding::new("window", "a window has 1 second to 31 days", "use 1 to 2678400"));
         }
+        if self.tool.as_ref().is_some_and(String::is_empty) {
+            findings.push(Finding::new("tool", "a tool has a name", "use its raw name, or leave `tool` out"));
+        }
         if self.tool.is_some() && self.entry.is_none() {
-            findings.push(Finding::new("entry", "a tool without its entry", "add `entry`"));
+            findings.push(Finding::new(
+                "entry",
+                "a tool without its entry",
+                "add `entry`, since servers may have tools of the same name",
+            ));
         }
         findings
     }
@@ -237,3 +264,11 @@ fn name_finding(name: &str) -> Option<Finding> {
     let bad = name.trim().is_empty() || name.len() > 256 || name.chars().any(char::is_control);
     bad.then(|| Finding::new("name", "a name has 1 to 256 printable bytes", "choose another"))
 }
+
+/// Whether this is a JSON Pointer (RFC 6901): empty, or keys that each begin with `/`, with `~` only in `~0` and `~1`.
+fn is_pointer(path: &str) -> bool {
+    (path.is_empty() || path.starts_with('/')) && path.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']))
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,10 @@ pub mod process;
 pub use connection::{Connection, HttpEndpoint};
 pub use logs::{LogLine, LogOptions, LogSource};
 pub use status::{Phase, WorkloadEvent, WorkloadStatus, WorkloadSummary};
-pub use workload::{Applied, EnvValue, Manifest, Revision, RevisionNumber, Workload, WorkloadEnv, WorkloadId, WorkloadPullSecret, WorkloadSpec, WorkloadTransport};
+pub use workload::{
+    Applied, EnvValue, Manifest, Revision, RevisionNumber, Workload, WorkloadEnv, WorkloadId, WorkloadPullSecret,
+    WorkloadSpec, WorkloadTransport,
+};
 
 use crate::{Finding, Result, catalog::Scope};
 use async_trait::async_trait;
@@ -55,7 +58,8 @@ pub struct PullSecret {
 /// # Contract
 /// * [`apply`](Self::apply) makes the workload be as given: creates it or rolls it. Applying what is there changes nothing
 ///   and restarts nothing. It returns when the desired state is accepted, not when it is reached. Dropping the future leaves
-///   it applied or not; applying again is always right.
+///   it applied or not; applying again is always right. What it can tell at once that it will never run it may refuse as
+///   [`Invalid`](crate::Error::Invalid), and then nothing is there; anything else that goes wrong is reported by the status.
 /// * What is applied survives a restart of the platform; a runtime whose workloads end with the platform, such as local
 ///   processes, starts with none, and whoever owns the desired state applies it again.
 /// * [`status`](Self::status), [`logs`](Self::logs), [`restart`](Self::restart) and [`connect`](Self::connect) of an unknown
@@ -63,7 +67,7 @@ pub struct PullSecret {
 ///   `apply` made, secrets included; when it returns the workload's processes have been told to end, and none is left after
 ///   the grace period.
 /// * [`watch`](Self::watch) sends [`WorkloadEvent::Snapshot`] first and after each interruption, then changes in order. An
-///   observer may see a state late, never an older one after a newer one.
+///   observer may see a state late, never an older one after a newer one. It does not end.
 /// * [`connect`](Self::connect) may be called any number of times and concurrently; connections are independent, and dropping
 ///   one ends what it had under way. It fails with [`Unavailable`](crate::Error::Unavailable) and the reason when the
 ///   workload is not ready; it does not wait longer than the workload's own negotiation takes.

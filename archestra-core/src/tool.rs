@@ -116,7 +116,11 @@ impl<'de> Deserialize<'de> for DefinitionHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut hash = [0; 32];
-        let valid = text.len() == 64 && hash.iter_mut().enumerate().all(|(n, byte)| text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some());
+        let valid = text.len() == 64
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && hash.iter_mut().enumerate().all(|(n, byte)| {
+                text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some()
+            });
         if valid { Ok(Self(hash)) } else { Err(serde::de::Error::custom("not 64 hexadecimal digits")) }
     }
 }
@@ -130,3 +134,6 @@ impl utoipa::PartialSchema for DefinitionHash {
 
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for DefinitionHash {}
+
+#[cfg(test)]
+mod tests;

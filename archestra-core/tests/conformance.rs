@@ -4,7 +4,8 @@
 use archestra_core::{
     credential::{CredentialResolver, DefaultResolver},
     testing::{
-        Answer, Eras, MemoryAudit, MemoryCatalog, MemoryIdentity, MemorySecrets, MemoryState, Script, ScriptedRuntime, ScriptedServer,
+        Answer, Eras, MemoryAudit, MemoryCatalog, MemoryIdentity, MemorySecrets, MemoryState, Script, ScriptedRuntime,
+        ScriptedServer,
         conformance::{self, runtime::RuntimeFixture},
         fixtures,
     },
@@ -45,10 +46,16 @@ fn the_default_resolver_follows_the_default_order() {
 }
 
 fn scripted_fixture(eras: Eras) -> RuntimeFixture {
-    let echo = ScriptedServer::new("echo").eras(eras).start_log("the echo server is up").tool("echo", |arguments| Answer::text(arguments["text"].as_str().unwrap_or_default()));
+    let echo = ScriptedServer::new("echo")
+        .eras(eras)
+        .start_log("the echo server is up")
+        .tool("echo", |arguments| Answer::text(arguments["text"].as_str().unwrap_or_default()));
     let runtime = ScriptedRuntime::new(echo);
     runtime.script("exits", Script::Exit("exit status 1".to_owned()));
-    runtime.script("missing", Script::Break { reason: "no such command".to_owned(), hint: Some("check `command`".to_owned()) });
+    runtime.script(
+        "missing",
+        Script::Break { reason: "no such command".to_owned(), hint: Some("check `command`".to_owned()) },
+    );
     runtime.script("silent", Script::Silent);
     RuntimeFixture::new(Arc::new(runtime), fixtures::workload_spec("echo", &["echo"]))
         .started_line("echo server is up")

@@ -35,7 +35,7 @@ use archestra_core::{
     catalog::CatalogStore, consumer::ConsumerKind, event::AuditRecord, identity::IdentityStore, runtime::Runtime,
     secret::SecretStore, state::AuditSink,
 };
-use axum::{Router, extract::DefaultBodyLimit, response::IntoResponse, routing::get};
+use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn_with_state, response::IntoResponse, routing::get};
 use http::header;
 use std::{fmt, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -89,6 +89,7 @@ pub fn router(state: AdminState) -> Router {
         .fallback(async || Problem::no_route())
         .method_not_allowed_fallback(async || Problem::no_method())
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(state.clone(), caller::record_refusals))
         .with_state(state)
 }
 

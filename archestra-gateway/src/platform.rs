@@ -29,8 +29,12 @@ use archestra_core::{
     state::{AuditSink, StateStore},
 };
 use axum::Router;
-use std::{io, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What the parts of a platform share.
@@ -59,9 +63,15 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Fires when the platform begins to end: streams say goodbye.
     pub(crate) stop: CancellationToken,
+    pub(crate) drained_by: OnceLock<Instant>,
 }
 
 impl Shared {
+    /// When everything under way must have ended, however many parts wait for it.
+    pub(crate) fn drain_deadline(&self) -> Instant {
+        *self.drained_by.get_or_init(|| Instant::now() + self.options.drain_timeout)
+    }
+
     /// Where the metadata of the protected resource at this place is (RFC 9728), if the public URL is known.
     pub(crate) fn resource_metadata_url(&self, place: &str) -> Option<String> {
         let slug = self.routes.load().consumer(place)?.consumer.spec.slug.clone();
@@ -166,7 +176,7 @@ impl Platform {
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
-        if tokio::time::timeout(self.shared.options.drain_timeout, self.shared.tasks.wait()).await.is_err() {
+        if tokio::time::timeout_at(self.shared.drain_deadline(), self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("calls were still under way when the drain timeout passed");
         }
         self.lifecycle.shutdown().await;

@@ -4,17 +4,12 @@ use std::process::ExitCode;
 
 use archestra_benches::{Programs, overhead};
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a program tells the person who runs it what went wrong"
-)]
+#[expect(clippy::print_stderr, reason = "a program tells the person who runs it what went wrong")]
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo test --all-targets` starts bench targets without any argument, `cargo bench` always passes `--bench`.
     if arguments.is_empty() {
-        eprintln!(
-            "overhead: nothing measured; start it with `cargo bench -p archestra-benches --bench overhead`"
-        );
+        eprintln!("overhead: nothing measured; start it with `cargo bench -p archestra-benches --bench overhead`");
         return ExitCode::SUCCESS;
     }
     let programs = Programs {

@@ -59,10 +59,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            window: Window {
-                warm_up: WARM_UP,
-                measured: Duration::from_secs(5),
-            },
+            window: Window { warm_up: WARM_UP, measured: Duration::from_secs(5) },
             rounds: 1,
             connections: vec![1, 8, 32, MOST_OUTSTANDING],
             only: Vec::new(),
@@ -89,32 +86,21 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, Failure> {
     let mut options = Options::default();
     let mut rest = arguments.iter();
     while let Some(flag) = rest.next() {
-        let mut value = || {
-            rest.next()
-                .ok_or_else(|| format!("{flag} needs a value; see --help"))
-        };
+        let mut value = || rest.next().ok_or_else(|| format!("{flag} needs a value; see --help"));
         match flag.as_str() {
             // Cargo adds it to every bench target.
             "--bench" => {}
             "--help" | "-h" => return Ok(Command::Help),
-            "--seconds" => {
-                options.window.measured = Duration::from_secs(number(flag, value()?, LONGEST)?)
-            }
-            "--quick" => {
-                options.window = Window {
-                    warm_up: QUICK_WARM_UP,
-                    measured: Duration::from_secs(1),
-                }
-            }
+            "--seconds" => options.window.measured = Duration::from_secs(number(flag, value()?, LONGEST)?),
+            "--quick" => options.window = Window { warm_up: QUICK_WARM_UP, measured: Duration::from_secs(1) },
             "--rounds" => options.rounds = small(flag, value()?, 100)?,
             "--threads" => options.threads = small(flag, value()?, 64)?,
             "--upstream-threads" => options.upstream_threads = small(flag, value()?, 64)?,
             "--stdio-work" => options.stdio_work = Some(number(flag, value()?, 100_000)?),
             "--connections" => {
                 let parts = value()?.split(',');
-                options.connections = parts
-                    .map(|part| small(flag, part, MOST_OUTSTANDING))
-                    .collect::<Result<_, _>>()?;
+                options.connections =
+                    parts.map(|part| small(flag, part, MOST_OUTSTANDING)).collect::<Result<_, _>>()?;
             }
             "--only" => options.only.push(value()?.clone()),
             "--archestra" => options.archestra = Some(value()?.into()),
@@ -149,20 +135,12 @@ mod tests {
     #[test]
     fn flags_are_read_and_refused() {
         let text = "--bench --seconds 2 --connections 1,32 --only direct --only nginx --rounds 3";
-        let Command::Measure(options) = parse(&arguments(text)).unwrap() else {
-            panic!("help was not asked for")
-        };
+        let Command::Measure(options) = parse(&arguments(text)).unwrap() else { panic!("help was not asked for") };
         assert_eq!(options.window.measured.as_secs(), 2);
         assert_eq!(options.connections, [1, 32]);
         assert_eq!(options.rounds, 3);
         assert!(options.wants("nginx/http-modern") && !options.wants("gateway/modern/stdio"));
-        for bad in [
-            "--rounds 0",
-            "--connections 1,x",
-            "--connections 257",
-            "--seconds",
-            "--fast",
-        ] {
+        for bad in ["--rounds 0", "--connections 1,x", "--connections 257", "--seconds", "--fast"] {
             parse(&arguments(bad)).unwrap_err();
         }
     }

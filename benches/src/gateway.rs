@@ -59,28 +59,16 @@ impl Gateway {
         })
     }
 
-    fn start_in(
-        scratch: Scratch,
-        program: &Path,
-        installs: &Installs,
-    ) -> Result<Self, (Scratch, Failure)> {
+    fn start_in(scratch: Scratch, program: &Path, installs: &Installs) -> Result<Self, (Scratch, Failure)> {
         match bring_up(&scratch, program, installs) {
-            Ok((process, endpoint, idle_mib)) => Ok(Self {
-                process,
-                endpoint,
-                idle_mib,
-                _scratch: scratch,
-            }),
+            Ok((process, endpoint, idle_mib)) => Ok(Self { process, endpoint, idle_mib, _scratch: scratch }),
             Err(failure) => Err((scratch, failure)),
         }
     }
 
     /// The gateway and its supervisors, without the stdio upstream it runs.
     pub(crate) fn charge(&self) -> Charge {
-        Charge {
-            root: self.process.id(),
-            except: Some(STDIO_NAME),
-        }
+        Charge { root: self.process.id(), except: Some(STDIO_NAME) }
     }
 
     /// The exposed name of an upstream's echo tool.
@@ -130,15 +118,8 @@ fn bring_up(
             .stderr(log),
     )?;
     let started = Instant::now();
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
-    let health = Endpoint {
-        address: listen,
-        path: "/health/ready".to_owned(),
-        bearer: None,
-    };
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    let health = Endpoint { address: listen, path: "/health/ready".to_owned(), bearer: None };
     until(READY_DEADLINE, &mut process, || {
         match runtime.block_on(async { Connection::open(&health).await?.get().await }) {
             Ok(StatusCode::OK) => Ok(()),
@@ -148,31 +129,12 @@ fn bring_up(
     })?;
     thread::sleep(IDLE_AFTER.saturating_sub(started.elapsed()));
     let idle_mib = resident_mib(process.id());
-    apply(
-        scratch,
-        program,
-        &format!("http://{listen}"),
-        &token,
-        installs,
-    )?;
-    let endpoint = Endpoint {
-        address: listen,
-        path: format!("/v1/mcp/{SLUG}"),
-        bearer: Some(token),
-    };
+    apply(scratch, program, &format!("http://{listen}"), &token, installs)?;
+    let endpoint = Endpoint { address: listen, path: format!("/v1/mcp/{SLUG}"), bearer: Some(token) };
     until(TOOLS_DEADLINE, &mut process, || {
-        let list = runtime.block_on(async {
-            Connection::open(&endpoint)
-                .await?
-                .request("tools/list")
-                .await
-        })?;
+        let list = runtime.block_on(async { Connection::open(&endpoint).await?.request("tools/list").await })?;
         let list = String::from_utf8_lossy(&list);
-        for upstream in [
-            Upstream::Http(Era::Modern),
-            Upstream::Http(Era::Legacy),
-            Upstream::Stdio,
-        ] {
+        for upstream in [Upstream::Http(Era::Modern), Upstream::Http(Era::Legacy), Upstream::Stdio] {
             let tool = Gateway::tool(upstream);
             if !list.contains(&format!("\"{tool}\"")) {
                 return Err(format!("tools/list of /v1/mcp/{SLUG} lacks {tool}: {list}").into());
@@ -184,27 +146,12 @@ fn bring_up(
 }
 
 /// `archestra apply -f` with every upstream and one gateway that offers all their tools.
-fn apply(
-    scratch: &Scratch,
-    program: &Path,
-    server: &str,
-    token: &str,
-    installs: &Installs,
-) -> Result<(), Failure> {
-    let entries = [
-        Upstream::Http(Era::Modern),
-        Upstream::Http(Era::Legacy),
-        Upstream::Stdio,
-    ]
-    .map(entry);
+fn apply(scratch: &Scratch, program: &Path, server: &str, token: &str, installs: &Installs) -> Result<(), Failure> {
+    let entries = [Upstream::Http(Era::Modern), Upstream::Http(Era::Legacy), Upstream::Stdio].map(entry);
     let url = |endpoint: &Endpoint| format!("http://{}{}", endpoint.address, endpoint.path);
     let installations = entries.map(|entry| json!({"entry": entry, "scope": "organization"}));
-    let tools = entries
-        .map(|entry| json!({"entry": entry, "tool": "*", "credential": "resolveAtCallTime"}));
-    let StdioServer {
-        program: program_path,
-        args,
-    } = &installs.stdio;
+    let tools = entries.map(|entry| json!({"entry": entry, "tool": "*", "credential": "resolveAtCallTime"}));
+    let StdioServer { program: program_path, args } = &installs.stdio;
     // JSON is YAML, and a serializer does the quoting.
     let document = json!({
         "apiVersion": "archestra.dev/v1",
@@ -232,16 +179,8 @@ fn apply(
     )?;
     match client.wait(APPLY_DEADLINE) {
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(format!(
-            "`archestra apply` ended with {status}:\n{}",
-            tail(&log_path)
-        )
-        .into()),
-        None => Err(format!(
-            "`archestra apply` took longer than {APPLY_DEADLINE:?}:\n{}",
-            tail(&log_path)
-        )
-        .into()),
+        Some(status) => Err(format!("`archestra apply` ended with {status}:\n{}", tail(&log_path)).into()),
+        None => Err(format!("`archestra apply` took longer than {APPLY_DEADLINE:?}:\n{}", tail(&log_path)).into()),
     }
 }
 

@@ -47,42 +47,24 @@ impl Connection {
         });
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::try_from(endpoint.address.to_string())?);
-        headers.insert(
-            ACCEPT,
-            HeaderValue::from_static("application/json, text/event-stream"),
-        );
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(token) = &endpoint.bearer {
             let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        Ok(Self {
-            sender,
-            uri: endpoint.path.parse()?,
-            headers,
-            _driver: driver,
-        })
+        Ok(Self { sender, uri: endpoint.path.parse()?, headers, _driver: driver })
     }
 
     /// Opens a connection that is ready for calls of `tool`: a legacy one has its session.
-    pub(crate) async fn for_calls(
-        endpoint: &Endpoint,
-        era: Era,
-        tool: &str,
-    ) -> Result<Self, Failure> {
+    pub(crate) async fn for_calls(endpoint: &Endpoint, era: Era, tool: &str) -> Result<Self, Failure> {
         let mut connection = Self::open(endpoint).await?;
         match era {
             Era::Modern => {
-                connection
-                    .headers
-                    .insert(VERSION, HeaderValue::from_static(MODERN_VERSION));
-                connection
-                    .headers
-                    .insert(METHOD, HeaderValue::from_static("tools/call"));
-                connection
-                    .headers
-                    .insert(NAME, HeaderValue::try_from(tool)?);
+                connection.headers.insert(VERSION, HeaderValue::from_static(MODERN_VERSION));
+                connection.headers.insert(METHOD, HeaderValue::from_static("tools/call"));
+                connection.headers.insert(NAME, HeaderValue::try_from(tool)?);
             }
             Era::Legacy => timeout(CONTROL_DEADLINE, connection.begin_session()).await??,
         }
@@ -93,32 +75,21 @@ impl Connection {
         let (status, headers, body) = self.exchange(Method::POST, message::initialize()).await?;
         let session = headers.get(SESSION).cloned();
         let Some(session) = session.filter(|_| status == StatusCode::OK) else {
-            return Err(format!(
-                "initialize got status {status} and no usable session: {}",
-                excerpt(&body)
-            )
-            .into());
+            return Err(format!("initialize got status {status} and no usable session: {}", excerpt(&body)).into());
         };
         self.headers.insert(SESSION, session);
-        self.headers
-            .insert(VERSION, HeaderValue::from_static(LEGACY_VERSION));
+        self.headers.insert(VERSION, HeaderValue::from_static(LEGACY_VERSION));
         let (status, _, body) = self.exchange(Method::POST, message::initialized()).await?;
         if !status.is_success() {
-            return Err(format!(
-                "notifications/initialized got status {status}: {}",
-                excerpt(&body)
-            )
-            .into());
+            return Err(format!("notifications/initialized got status {status}: {}", excerpt(&body)).into());
         }
         Ok(())
     }
 
     /// A single modern request other than a call.
     pub(crate) async fn request(&mut self, method: &'static str) -> Result<Bytes, Failure> {
-        self.headers
-            .insert(VERSION, HeaderValue::from_static(MODERN_VERSION));
-        self.headers
-            .insert(METHOD, HeaderValue::from_static(method));
+        self.headers.insert(VERSION, HeaderValue::from_static(MODERN_VERSION));
+        self.headers.insert(METHOD, HeaderValue::from_static(method));
         let exchange = self.exchange(Method::POST, message::request(Era::Modern, method, ""));
         let (status, _, body) = timeout(CONTROL_DEADLINE, exchange).await??;
         match status {
@@ -129,8 +100,7 @@ impl Connection {
 
     /// The status of a GET.
     pub(crate) async fn get(&mut self) -> Result<StatusCode, Failure> {
-        let (status, _, _) =
-            timeout(CONTROL_DEADLINE, self.exchange(Method::GET, Bytes::new())).await??;
+        let (status, _, _) = timeout(CONTROL_DEADLINE, self.exchange(Method::GET, Bytes::new())).await??;
         Ok(status)
     }
 
@@ -143,11 +113,7 @@ impl Connection {
         message::check(id, &body)
     }
 
-    async fn exchange(
-        &mut self,
-        method: Method,
-        body: Bytes,
-    ) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
+    async fn exchange(&mut self, method: Method, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), Failure> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();

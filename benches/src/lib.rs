@@ -40,16 +40,10 @@ pub struct Programs {
 ///
 /// A flag that does not parse, a process that does not start, or an answer that is not the one the call asked for:
 /// a wrong answer ends the whole run, since figures about errors mean nothing.
-pub fn overhead(
-    programs: &Programs,
-    arguments: &[String],
-) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+pub fn overhead(programs: &Programs, arguments: &[String]) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match args::parse(arguments)? {
         args::Command::Help => {
-            #[expect(
-                clippy::print_stdout,
-                reason = "the harness is a program and this is its answer"
-            )]
+            #[expect(clippy::print_stdout, reason = "the harness is a program and this is its answer")]
             {
                 println!("{}", args::HELP);
             }

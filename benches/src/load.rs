@@ -82,10 +82,7 @@ impl Phase {
     /// Waits for `callers`, lets them warm up, opens the window and closes it; an early end shortens everything.
     pub(crate) fn time(&self, callers: usize, window: Window, charge: &Charge) -> Timing {
         let deadline = Instant::now() + CONNECT_DEADLINE;
-        while self.ready.load(Ordering::Acquire) < callers
-            && !self.is_over()
-            && Instant::now() < deadline
-        {
+        while self.ready.load(Ordering::Acquire) < callers && !self.is_over() && Instant::now() < deadline {
             thread::sleep(SLICE);
         }
         self.sleep(window.warm_up);
@@ -97,10 +94,7 @@ impl Phase {
         self.sleep(window.measured);
         self.end();
         let elapsed = start.elapsed();
-        let spent = Spent {
-            measured: charge.used().saturating_sub(cpu),
-            client: own_used().saturating_sub(client),
-        };
+        let spent = Spent { measured: charge.used().saturating_sub(cpu), client: own_used().saturating_sub(client) };
         Timing { elapsed, spent }
     }
 
@@ -124,19 +118,12 @@ pub(crate) struct Timing {
 }
 
 /// Runs the callers through one window.
-pub(crate) fn measure(
-    calls: &Calls,
-    volume: Volume,
-    window: Window,
-    charge: &Charge,
-) -> Result<Sample, Failure> {
+pub(crate) fn measure(calls: &Calls, volume: Volume, window: Window, charge: &Charge) -> Result<Sample, Failure> {
     let phase = Arc::new(Phase::default());
     let limit = CONNECT_DEADLINE + window.warm_up + window.measured + CALL_DEADLINE;
     let threads: Vec<_> = (0..volume.threads.min(volume.connections))
         .map(|thread| {
-            let mine: Vec<usize> = (thread..volume.connections)
-                .step_by(volume.threads)
-                .collect();
+            let mine: Vec<usize> = (thread..volume.connections).step_by(volume.threads).collect();
             let (calls, phase) = (calls.clone(), Arc::clone(&phase));
             thread::spawn(move || {
                 let latencies = run_callers(&calls, &mine, &phase, limit);
@@ -156,16 +143,8 @@ pub(crate) fn measure(
     Sample::from_window(latencies, timing.elapsed, timing.spent)
 }
 
-fn run_callers(
-    calls: &Calls,
-    mine: &[usize],
-    phase: &Arc<Phase>,
-    limit: Duration,
-) -> Result<Vec<u64>, Failure> {
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
+fn run_callers(calls: &Calls, mine: &[usize], phase: &Arc<Phase>, limit: Duration) -> Result<Vec<u64>, Failure> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let all = async {
         let mut callers = JoinSet::new();
         for &number in mine {
@@ -177,11 +156,7 @@ fn run_callers(
         }
         Ok(latencies)
     };
-    runtime.block_on(async {
-        timeout(limit, all)
-            .await
-            .map_err(|_| "a call was not answered in time")?
-    })
+    runtime.block_on(async { timeout(limit, all).await.map_err(|_| "a call was not answered in time")? })
 }
 
 async fn run_caller(calls: Calls, number: usize, phase: Arc<Phase>) -> Result<Vec<u64>, Failure> {

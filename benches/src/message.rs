@@ -32,10 +32,7 @@ impl CallTemplate {
         let body = format!(
             r#"{head}{FIRST_ID},"method":"tools/call","params":{{{meta}{comma}"name":"{tool}","arguments":{{"message":"{PAYLOAD}"}}}}}}"#
         );
-        Self {
-            body: body.into_bytes(),
-            id_at: head.len(),
-        }
+        Self { body: body.into_bytes(), id_at: head.len() }
     }
 
     pub(crate) fn with_id(&self, id: u64) -> Bytes {
@@ -70,14 +67,8 @@ pub(crate) fn first_id(connection: usize) -> u64 {
 /// A request other than a call, of the given era.
 pub(crate) fn request(era: Era, method: &str, params: &str) -> Bytes {
     let meta = meta(era);
-    let comma = if meta.is_empty() || params.is_empty() {
-        ""
-    } else {
-        ","
-    };
-    Bytes::from(format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{meta}{comma}{params}}}}}"#
-    ))
+    let comma = if meta.is_empty() || params.is_empty() { "" } else { "," };
+    Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{meta}{comma}{params}}}}}"#))
 }
 
 /// The `initialize` request of a legacy client.
@@ -96,8 +87,7 @@ pub(crate) fn initialized() -> Bytes {
 /// Accepts an answer only when it is the echo of this very call.
 pub(crate) fn check(id: u64, body: &[u8]) -> Result<(), Failure> {
     let expected = format_id(id);
-    let problem = if memmem::find(body, br#""error":"#).is_some()
-        || memmem::find(body, br#""isError":true"#).is_some()
+    let problem = if memmem::find(body, br#""error":"#).is_some() || memmem::find(body, br#""isError":true"#).is_some()
     {
         "is an error"
     } else if memmem::find(body, &expected).is_none() {
@@ -113,11 +103,7 @@ pub(crate) fn check(id: u64, body: &[u8]) -> Result<(), Failure> {
 /// The beginning of a body, for error texts.
 pub(crate) fn excerpt(body: &[u8]) -> String {
     let cut = &body[..body.len().min(SAMPLE)];
-    format!(
-        "`{}`{}",
-        String::from_utf8_lossy(cut),
-        if cut.len() < body.len() { " …" } else { "" }
-    )
+    format!("`{}`{}", String::from_utf8_lossy(cut), if cut.len() < body.len() { " …" } else { "" })
 }
 
 fn format_id(id: u64) -> [u8; 5 + ID_DIGITS] {

@@ -33,19 +33,12 @@ impl Installed {
     pub(crate) fn find() -> Option<Self> {
         PLACES.into_iter().find_map(|program| {
             let output = Command::new(program).arg("-V").output().ok()?;
-            Some(Self {
-                program,
-                build: String::from_utf8_lossy(&output.stderr).into_owned(),
-            })
+            Some(Self { program, build: String::from_utf8_lossy(&output.stderr).into_owned() })
         })
     }
 
     pub(crate) fn version(&self) -> &str {
-        self.build
-            .lines()
-            .next()
-            .unwrap_or("nginx")
-            .trim_start_matches("nginx version: ")
+        self.build.lines().next().unwrap_or("nginx").trim_start_matches("nginx version: ")
     }
 }
 
@@ -62,10 +55,7 @@ impl Nginx {
         let scratch = Scratch::new("nginx")?;
         let address = free_address()?;
         let config = scratch.join("nginx.conf");
-        fs::write(
-            &config,
-            configuration(installed, &scratch, address, upstream.address),
-        )?;
+        fs::write(&config, configuration(installed, &scratch, address, upstream.address))?;
         let log = scratch.join("stderr.log");
         let mut process = Running::spawn(
             bound_to_us(Path::new(installed.program))
@@ -84,15 +74,8 @@ impl Nginx {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let endpoint = Endpoint {
-            address,
-            ..upstream.clone()
-        };
-        Ok(Self {
-            process,
-            endpoint,
-            _scratch: scratch,
-        })
+        let endpoint = Endpoint { address, ..upstream.clone() };
+        Ok(Self { process, endpoint, _scratch: scratch })
     }
 
     pub(crate) fn charge(&self) -> Charge {
@@ -100,27 +83,14 @@ impl Nginx {
     }
 }
 
-fn configuration(
-    installed: &Installed,
-    scratch: &Scratch,
-    listen: SocketAddr,
-    upstream: SocketAddr,
-) -> String {
+fn configuration(installed: &Installed, scratch: &Scratch, listen: SocketAddr, upstream: SocketAddr) -> String {
     let dir = scratch.path().display();
     // Workers of a root master would otherwise be unable to write below the scratch directory.
-    let user = if rustix::process::geteuid().is_root() {
-        "user root;"
-    } else {
-        ""
-    };
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     // Debian's defaults for these lie in /var/lib/nginx, which only root can make.
     let unused: String = ["fastcgi", "uwsgi", "scgi"]
         .into_iter()
-        .filter(|module| {
-            !installed
-                .build
-                .contains(&format!("--without-http_{module}_module"))
-        })
+        .filter(|module| !installed.build.contains(&format!("--without-http_{module}_module")))
         .map(|module| format!("  {module}_temp_path {dir}/{module};\n"))
         .collect();
     format!(

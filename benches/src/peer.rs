@@ -116,12 +116,7 @@ pub fn answer(message: &[u8], eras: Eras, carrier: Carrier<'_>, out: &mut Vec<u8
     if let Carrier::Modern { method, .. } = carrier
         && method != Some(envelope.method.as_bytes())
     {
-        return refuse(
-            out,
-            Some(id),
-            -32020,
-            "header Mcp-Method does not match the body",
-        );
+        return refuse(out, Some(id), -32020, "header Mcp-Method does not match the body");
     }
     match &*envelope.method {
         "tools/call" => call(id, envelope.params, carrier, out),
@@ -176,30 +171,14 @@ pub fn answer(message: &[u8], eras: Eras, carrier: Carrier<'_>, out: &mut Vec<u8
     }
 }
 
-fn call(
-    id: &RawValue,
-    params: Option<&RawValue>,
-    carrier: Carrier<'_>,
-    out: &mut Vec<u8>,
-) -> Outcome {
-    let Some(call) = params.and_then(|params| serde_json::from_str::<Call<'_>>(params.get()).ok())
-    else {
-        return refuse(
-            out,
-            Some(id),
-            -32602,
-            "params need a name and the argument `message`",
-        );
+fn call(id: &RawValue, params: Option<&RawValue>, carrier: Carrier<'_>, out: &mut Vec<u8>) -> Outcome {
+    let Some(call) = params.and_then(|params| serde_json::from_str::<Call<'_>>(params.get()).ok()) else {
+        return refuse(out, Some(id), -32602, "params need a name and the argument `message`");
     };
     if let Carrier::Modern { name, .. } = carrier
         && name != Some(call.name.as_bytes())
     {
-        return refuse(
-            out,
-            Some(id),
-            -32020,
-            "header Mcp-Name does not match the body",
-        );
+        return refuse(out, Some(id), -32020, "header Mcp-Name does not match the body");
     }
     if call.name != "echo" {
         return refuse(out, Some(id), -32602, "unknown tool");
@@ -208,11 +187,7 @@ fn call(
         true => r#"{"resultType":"complete","content":[{"type":"text","text":"#,
         false => r#"{"content":[{"type":"text","text":"#,
     };
-    result(
-        out,
-        id,
-        &[head, call.arguments.message.get(), r#"}],"isError":false}"#],
-    );
+    result(out, id, &[head, call.arguments.message.get(), r#"}],"isError":false}"#]);
     Outcome::Answered
 }
 
@@ -237,8 +212,7 @@ fn refuse(out: &mut Vec<u8>, id: Option<&RawValue>, code: i32, text: &str) -> Ou
 
 fn error(out: &mut Vec<u8>, id: Option<&RawValue>, code: i32, text: &str) {
     let id = id.map_or("null", RawValue::get);
-    let answer =
-        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{text}"}}}}"#);
+    let answer = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{text}"}}}}"#);
     out.extend_from_slice(answer.as_bytes());
 }
 

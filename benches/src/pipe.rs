@@ -26,11 +26,7 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 const CHUNK: usize = 256 * 1024;
 
 /// Starts the program, keeps `outstanding` calls in flight through one window, and ends the program.
-pub(crate) fn measure(
-    server: &StdioServer,
-    outstanding: usize,
-    window: Window,
-) -> Result<Sample, Failure> {
+pub(crate) fn measure(server: &StdioServer, outstanding: usize, window: Window) -> Result<Sample, Failure> {
     greet(server)?;
     let (mut process, input, output) = start(server)?;
     let charge = Charge::process(process.id());
@@ -63,8 +59,7 @@ fn greet(server: &StdioServer) -> Result<(), Failure> {
     let (_process, mut input, output) = start(server)?;
     input.write_all(&message::request(Era::Modern, "server/discover", ""))?;
     input.write_all(b"\n")?;
-    let line = first_line(output, START_DEADLINE)
-        .map_err(|error| format!("server/discover on a pipe: {error}"))?;
+    let line = first_line(output, START_DEADLINE).map_err(|error| format!("server/discover on a pipe: {error}"))?;
     match line.contains(r#""supportedVersions""#) {
         true => Ok(()),
         false => Err(format!("server/discover on a pipe got {}", excerpt(line.as_bytes())).into()),
@@ -73,22 +68,9 @@ fn greet(server: &StdioServer) -> Result<(), Failure> {
 
 fn start(server: &StdioServer) -> Result<(Running, ChildStdin, ChildStdout), Failure> {
     let mut command = Command::new(&server.program);
-    let mut process = Running::spawn(
-        command
-            .args(&server.args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped()),
-    )?;
-    let input = process
-        .child()
-        .stdin
-        .take()
-        .ok_or("the stdio server has no stdin")?;
-    let output = process
-        .child()
-        .stdout
-        .take()
-        .ok_or("the stdio server has no stdout")?;
+    let mut process = Running::spawn(command.args(&server.args).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let input = process.child().stdin.take().ok_or("the stdio server has no stdin")?;
+    let output = process.child().stdout.take().ok_or("the stdio server has no stdout")?;
     Ok((process, input, output))
 }
 

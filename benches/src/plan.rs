@@ -29,16 +29,9 @@ struct Stage {
     stdio: StdioServer,
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the harness is a program and this is its answer"
-)]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the harness is a program and this is its answer")]
 pub(crate) fn run(programs: &Programs, options: &Options) -> Result<ExitCode, Failure> {
-    let wanted: Vec<Row> = Row::all()
-        .into_iter()
-        .filter(|row| options.wants(&row.to_string()))
-        .collect();
+    let wanted: Vec<Row> = Row::all().into_iter().filter(|row| options.wants(&row.to_string())).collect();
     if wanted.is_empty() {
         return Err("no row has a name that --only asks for; see --help".into());
     }
@@ -57,33 +50,19 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> Result<ExitCode, Fa
                 order.reverse();
             }
             for target in order {
-                eprintln!(
-                    "overhead: {connections:>3} × {} (round {} of {})",
-                    target.row,
-                    round + 1,
-                    options.rounds
-                );
-                let sample = measure(target, connections, options).map_err(|failure| {
-                    format!("{} with {connections} callers: {failure}", target.row)
-                })?;
-                samples
-                    .entry((connections, target.row))
-                    .or_default()
-                    .push(sample);
+                eprintln!("overhead: {connections:>3} × {} (round {} of {})", target.row, round + 1, options.rounds);
+                let sample = measure(target, connections, options)
+                    .map_err(|failure| format!("{} with {connections} callers: {failure}", target.row))?;
+                samples.entry((connections, target.row)).or_default().push(sample);
             }
         }
     }
-    let memory = stage.gateway.as_ref().map(|gateway| Memory {
-        idle_mib: gateway.idle_mib(),
-        after_mib: gateway.resident_mib(),
-    });
+    let memory = stage
+        .gateway
+        .as_ref()
+        .map(|gateway| Memory { idle_mib: gateway.idle_mib(), after_mib: gateway.resident_mib() });
     drop(stage);
-    let report = Report {
-        options,
-        samples: &samples,
-        memory,
-        missing: &missing,
-    };
+    let report = Report { options, samples: &samples, memory, missing: &missing };
     println!("{}", report::markdown(&report));
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_vec_pretty(&report::json(&report))?)?;
@@ -93,25 +72,9 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> Result<ExitCode, Fa
 
 fn measure(target: &Target, connections: usize, options: &Options) -> Result<Sample, Failure> {
     match &target.link {
-        Link::Http {
-            endpoint,
-            tool,
-            charge,
-        } => {
-            let calls = Calls {
-                endpoint: endpoint.clone(),
-                era: target.row.client,
-                tool: tool.clone(),
-            };
-            load::measure(
-                &calls,
-                Volume {
-                    connections,
-                    threads: options.threads,
-                },
-                options.window,
-                charge,
-            )
+        Link::Http { endpoint, tool, charge } => {
+            let calls = Calls { endpoint: endpoint.clone(), era: target.row.client, tool: tool.clone() };
+            load::measure(&calls, Volume { connections, threads: options.threads }, options.window, charge)
         }
         Link::Pipe { server } => pipe::measure(server, connections, options.window),
     }
@@ -119,12 +82,7 @@ fn measure(target: &Target, connections: usize, options: &Options) -> Result<Sam
 
 impl Stage {
     /// Starts what the rows need; what is not installed is told in `missing`, or fails where it is required.
-    fn set(
-        programs: &Programs,
-        options: &Options,
-        rows: &[Row],
-        missing: &mut Vec<String>,
-    ) -> Result<Self, Failure> {
+    fn set(programs: &Programs, options: &Options, rows: &[Row], missing: &mut Vec<String>) -> Result<Self, Failure> {
         let wants = |hop| rows.iter().any(|row| row.hop == hop);
         let mut eras: BTreeSet<Era> = rows
             .iter()
@@ -145,35 +103,19 @@ impl Stage {
         if with_gateway {
             eras.extend([Era::Modern, Era::Legacy]);
         }
-        let work = options
-            .stdio_work
-            .map(|micros| ["--work".to_owned(), micros.to_string()]);
-        let stdio = StdioServer {
-            program: programs.fast_stdio.clone(),
-            args: work.into_iter().flatten().collect(),
-        };
-        let mut stage = Self {
-            gateway: None,
-            nginx: BTreeMap::new(),
-            upstreams: BTreeMap::new(),
-            stdio,
-        };
+        let work = options.stdio_work.map(|micros| ["--work".to_owned(), micros.to_string()]);
+        let stdio = StdioServer { program: programs.fast_stdio.clone(), args: work.into_iter().flatten().collect() };
+        let mut stage = Self { gateway: None, nginx: BTreeMap::new(), upstreams: BTreeMap::new(), stdio };
         for &era in &eras {
-            let upstream =
-                FastUpstream::start(&programs.fast_upstream, era, options.upstream_threads)?;
+            let upstream = FastUpstream::start(&programs.fast_upstream, era, options.upstream_threads)?;
             stage.upstreams.insert(era, upstream);
         }
         if wants(Hop::Nginx) {
             match Installed::find() {
                 Some(installed) => {
-                    let proxied = rows
-                        .iter()
-                        .filter(|row| row.hop == Hop::Nginx)
-                        .map(|row| row.client);
+                    let proxied = rows.iter().filter(|row| row.hop == Hop::Nginx).map(|row| row.client);
                     for era in proxied {
-                        stage
-                            .nginx
-                            .insert(era, Nginx::start(&installed, stage.http(era)?)?);
+                        stage.nginx.insert(era, Nginx::start(&installed, stage.http(era)?)?);
                     }
                 }
                 None => {
@@ -195,10 +137,7 @@ impl Stage {
     }
 
     fn http(&self, era: Era) -> Result<&Endpoint, Failure> {
-        let upstream = self
-            .upstreams
-            .get(&era)
-            .ok_or("the fast upstream was not started")?;
+        let upstream = self.upstreams.get(&era).ok_or("the fast upstream was not started")?;
         Ok(&upstream.endpoint)
     }
 
@@ -206,24 +145,14 @@ impl Stage {
     fn target(&self, row: Row) -> Option<Target> {
         let echo = || "echo".to_owned();
         let link = match (row.hop, row.upstream) {
-            (Hop::Direct | Hop::Nginx, Upstream::Stdio) => Link::Pipe {
-                server: self.stdio.clone(),
-            },
+            (Hop::Direct | Hop::Nginx, Upstream::Stdio) => Link::Pipe { server: self.stdio.clone() },
             (Hop::Direct, Upstream::Http(era)) => {
                 let upstream = self.upstreams.get(&era)?;
-                Link::Http {
-                    endpoint: upstream.endpoint.clone(),
-                    tool: echo(),
-                    charge: upstream.charge(),
-                }
+                Link::Http { endpoint: upstream.endpoint.clone(), tool: echo(), charge: upstream.charge() }
             }
             (Hop::Nginx, Upstream::Http(era)) => {
                 let nginx = self.nginx.get(&era)?;
-                Link::Http {
-                    endpoint: nginx.endpoint.clone(),
-                    tool: echo(),
-                    charge: nginx.charge(),
-                }
+                Link::Http { endpoint: nginx.endpoint.clone(), tool: echo(), charge: nginx.charge() }
             }
             (Hop::Gateway, upstream) => {
                 let gateway = self.gateway.as_ref()?;
@@ -240,11 +169,7 @@ impl Stage {
 
 /// The named binary, or the one Cargo puts beside the fast upstreams.
 fn binary(programs: &Programs, options: &Options) -> PathBuf {
-    let beside = programs
-        .fast_upstream
-        .parent()
-        .unwrap_or(Path::new("."))
-        .join("archestra");
+    let beside = programs.fast_upstream.parent().unwrap_or(Path::new(".")).join("archestra");
     options.archestra.clone().unwrap_or(beside)
 }
 

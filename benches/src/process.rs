@@ -31,9 +31,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn spawn(command: &mut Command) -> Result<Self, Failure> {
-        let child = command
-            .spawn()
-            .map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+        let child = command.spawn().map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
         Ok(Self { child })
     }
 
@@ -97,10 +95,7 @@ pub(crate) fn bound_to_us(program: &Path) -> Command {
 }
 
 /// The first line a child prints, within `limit`.
-pub(crate) fn first_line<R: Read + Send + 'static>(
-    output: R,
-    limit: Duration,
-) -> Result<String, Failure> {
+pub(crate) fn first_line<R: Read + Send + 'static>(output: R, limit: Duration) -> Result<String, Failure> {
     let (sender, receiver) = mpsc::sync_channel(1);
     // The thread ends with the child's output at the latest.
     thread::spawn(move || {
@@ -108,9 +103,7 @@ pub(crate) fn first_line<R: Read + Send + 'static>(
         let read = BufReader::new(output).read_line(&mut line);
         sender.send(read.map(|_| line)).ok();
     });
-    let line = receiver
-        .recv_timeout(limit)
-        .map_err(|_| "it printed nothing in time")??;
+    let line = receiver.recv_timeout(limit).map_err(|_| "it printed nothing in time")??;
     Ok(line.trim().to_owned())
 }
 
@@ -124,10 +117,7 @@ impl Scratch {
     pub(crate) fn new(purpose: &str) -> Result<Self, Failure> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!(
-            "overhead-{purpose}-{}-{number}",
-            std::process::id()
-        ));
+        let path = std::env::temp_dir().join(format!("overhead-{purpose}-{}-{number}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { path })
     }

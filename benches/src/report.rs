@@ -46,25 +46,14 @@ impl Report<'_> {
 
     fn ratios(&self, connections: usize, row: Row) -> Ratios {
         let own = self.median(connections, row);
-        let direct = self
-            .median(connections, row.direct())
-            .filter(|_| row.hop != Hop::Direct);
-        let nginx = row
-            .nginx()
-            .and_then(|nginx| self.median(connections, nginx))
-            .filter(|_| row.hop == Hop::Gateway);
+        let direct = self.median(connections, row.direct()).filter(|_| row.hop != Hop::Direct);
+        let nginx = row.nginx().and_then(|nginx| self.median(connections, nginx)).filter(|_| row.hop == Hop::Gateway);
         let added = |over: Option<Sample>| Some(over?.p50_us - direct?.p50_us);
         Ratios {
-            of_direct: own
-                .zip(direct)
-                .map(|(own, direct)| own.calls_per_second / direct.calls_per_second),
-            of_nginx: own
-                .zip(nginx)
-                .map(|(own, nginx)| own.calls_per_second / nginx.calls_per_second),
+            of_direct: own.zip(direct).map(|(own, direct)| own.calls_per_second / direct.calls_per_second),
+            of_nginx: own.zip(nginx).map(|(own, nginx)| own.calls_per_second / nginx.calls_per_second),
             added_us: added(own),
-            added_of_nginx: added(own)
-                .zip(added(nginx))
-                .and_then(|(own, nginx)| (nginx > 0.0).then(|| own / nginx)),
+            added_of_nginx: added(own).zip(added(nginx)).and_then(|(own, nginx)| (nginx > 0.0).then(|| own / nginx)),
         }
     }
 }
@@ -120,15 +109,8 @@ fn cell(value: Option<f64>, digits: usize) -> String {
 }
 
 fn verdicts(report: &Report<'_>) -> Vec<String> {
-    let http = Row {
-        hop: Hop::Gateway,
-        client: Era::Modern,
-        upstream: Upstream::Http(Era::Modern),
-    };
-    let stdio = Row {
-        upstream: Upstream::Stdio,
-        ..http
-    };
+    let http = Row { hop: Hop::Gateway, client: Era::Modern, upstream: Upstream::Http(Era::Modern) };
+    let stdio = Row { upstream: Upstream::Stdio, ..http };
     let verdict = |what: &str, figure: Option<f64>, wanted: Wanted| {
         let figure = figure?;
         let (sign, bound, holds) = match wanted {
@@ -136,30 +118,16 @@ fn verdicts(report: &Report<'_>) -> Vec<String> {
             Wanted::AtMost(bound) => ("≤", bound, figure <= bound),
         };
         let word = if holds { "met" } else { "**missed**" };
-        Some(format!(
-            "| {what} | {figure:.2} | {sign} {bound:.2} | {word} |\n"
-        ))
+        Some(format!("| {what} | {figure:.2} | {sign} {bound:.2} | {word} |\n"))
     };
     let over_http = report.ratios(32, http).of_nginx;
     let added = report.ratios(1, http).added_of_nginx;
     let over_stdio = report.ratios(32, stdio).of_direct;
     let idle = report.memory.and_then(|memory| memory.idle_mib);
     [
-        verdict(
-            "calls/s ÷ nginx, modern over http, 32 callers",
-            over_http,
-            Wanted::AtLeast(0.65),
-        ),
-        verdict(
-            "added p50 ÷ nginx's, modern over http, 1 caller",
-            added,
-            Wanted::AtMost(1.8),
-        ),
-        verdict(
-            "calls/s ÷ the process alone, modern over stdio, 32 callers",
-            over_stdio,
-            Wanted::AtLeast(0.60),
-        ),
+        verdict("calls/s ÷ nginx, modern over http, 32 callers", over_http, Wanted::AtLeast(0.65)),
+        verdict("added p50 ÷ nginx's, modern over http, 1 caller", added, Wanted::AtMost(1.8)),
+        verdict("calls/s ÷ the process alone, modern over stdio, 32 callers", over_stdio, Wanted::AtLeast(0.60)),
         verdict("idle resident memory, MiB", idle, Wanted::AtMost(40.0)),
     ]
     .into_iter()

@@ -29,11 +29,7 @@ impl Sample {
     /// # Errors
     ///
     /// No call ended inside the window.
-    pub(crate) fn from_window(
-        mut latencies: Vec<u64>,
-        elapsed: Duration,
-        spent: Spent,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn from_window(mut latencies: Vec<u64>, elapsed: Duration, spent: Spent) -> Result<Self, Failure> {
         if latencies.is_empty() {
             return Err("no call ended inside the window; measure longer with --seconds".into());
         }
@@ -94,22 +90,10 @@ mod tests {
 
     #[test]
     fn a_window_is_summed_up_from_unsorted_latencies() {
-        let spent = Spent {
-            measured: Duration::from_millis(1),
-            client: Duration::from_millis(2),
-        };
+        let spent = Spent { measured: Duration::from_millis(1), client: Duration::from_millis(2) };
         let latencies = vec![4_000, 1_000, 3_000, 2_000];
         let sample = Sample::from_window(latencies, Duration::from_secs(2), spent).unwrap();
-        assert_eq!(
-            sample,
-            Sample {
-                calls_per_second: 2.0,
-                p50_us: 2.0,
-                p99_us: 4.0,
-                cpu_us: 250.0,
-                client_us: 500.0,
-            }
-        );
+        assert_eq!(sample, Sample { calls_per_second: 2.0, p50_us: 2.0, p99_us: 4.0, cpu_us: 250.0, client_us: 500.0 });
         Sample::from_window(Vec::new(), Duration::from_secs(1), spent).unwrap_err();
     }
 

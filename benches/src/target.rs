@@ -49,28 +49,12 @@ impl Row {
         let eras = [Era::Modern, Era::Legacy];
         let mut rows = Vec::new();
         for hop in [Hop::Direct, Hop::Nginx] {
-            rows.extend(eras.map(|era| Self {
-                hop,
-                client: era,
-                upstream: Upstream::Http(era),
-            }));
+            rows.extend(eras.map(|era| Self { hop, client: era, upstream: Upstream::Http(era) }));
         }
-        rows.push(Self {
-            hop: Hop::Direct,
-            client: Era::Modern,
-            upstream: Upstream::Stdio,
-        });
+        rows.push(Self { hop: Hop::Direct, client: Era::Modern, upstream: Upstream::Stdio });
         for client in eras {
-            for upstream in [
-                Upstream::Http(Era::Modern),
-                Upstream::Http(Era::Legacy),
-                Upstream::Stdio,
-            ] {
-                rows.push(Self {
-                    hop: Hop::Gateway,
-                    client,
-                    upstream,
-                });
+            for upstream in [Upstream::Http(Era::Modern), Upstream::Http(Era::Legacy), Upstream::Stdio] {
+                rows.push(Self { hop: Hop::Gateway, client, upstream });
             }
         }
         rows
@@ -91,11 +75,7 @@ impl Row {
             Upstream::Http(era) => era,
             Upstream::Stdio => Era::Modern,
         };
-        Self {
-            hop,
-            client,
-            upstream: self.upstream,
-        }
+        Self { hop, client, upstream: self.upstream }
     }
 }
 
@@ -142,11 +122,7 @@ pub(crate) struct StdioServer {
 #[derive(Clone, Debug)]
 pub(crate) enum Link {
     /// One connection per caller; CPU is charged to the named processes.
-    Http {
-        endpoint: Endpoint,
-        tool: String,
-        charge: Charge,
-    },
+    Http { endpoint: Endpoint, tool: String, charge: Charge },
     /// The program alone on its pipe, started for each measurement.
     Pipe { server: StdioServer },
 }

@@ -27,37 +27,16 @@ impl FastUpstream {
         // It ends when its stdin does, so it also goes when the harness is killed.
         let mut process = Running::spawn(
             Command::new(program)
-                .args([
-                    "--listen",
-                    "127.0.0.1:0",
-                    "--until-eof",
-                    "--era",
-                    era.as_str(),
-                ])
+                .args(["--listen", "127.0.0.1:0", "--until-eof", "--era", era.as_str()])
                 .args(["--threads", &threads.to_string()])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped()),
         )?;
-        let output = process
-            .child()
-            .stdout
-            .take()
-            .ok_or("fast-upstream has no stdout")?;
-        let line = first_line(output, START_DEADLINE)
-            .map_err(|error| format!("fast-upstream: {error}"))?;
-        let address = line
-            .strip_prefix("listening ")
-            .and_then(|address| address.parse().ok());
-        let address = address
-            .ok_or_else(|| format!("fast-upstream printed `{line}` instead of its address"))?;
-        Ok(Self {
-            process,
-            endpoint: Endpoint {
-                address,
-                path: "/mcp".to_owned(),
-                bearer: None,
-            },
-        })
+        let output = process.child().stdout.take().ok_or("fast-upstream has no stdout")?;
+        let line = first_line(output, START_DEADLINE).map_err(|error| format!("fast-upstream: {error}"))?;
+        let address = line.strip_prefix("listening ").and_then(|address| address.parse().ok());
+        let address = address.ok_or_else(|| format!("fast-upstream printed `{line}` instead of its address"))?;
+        Ok(Self { process, endpoint: Endpoint { address, path: "/mcp".to_owned(), bearer: None } })
     }
 
     pub(crate) fn charge(&self) -> Charge {

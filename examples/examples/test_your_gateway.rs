@@ -10,6 +10,7 @@ use archestra_core::{
     consumer::{ConsumerKind, CredentialChoice, ToolSelector},
     id::{EntryId, InstallationId},
     installation::Owner,
+    runtime::Phase,
     secret::{Expect, KeyRing},
     testing::{
         Answer, MemoryAudit, MemoryCatalog, MemoryIdentity, MemorySecrets, MemoryState, ScriptedRuntime, ScriptedServer,
@@ -53,6 +54,8 @@ async fn an_agent_closes_a_ticket() -> Outcome {
     // A server that dies fails the call that it had, clearly, and serves the next one after its restart.
     let answer = agent.call("tickets__close", &json!({ "id": 0 })).await?;
     assert_eq!(answer["isError"], json!(true), "{answer}");
+    let workload = runtime.calls().last().map(|call| call.workload.clone()).ok_or("no call was recorded")?;
+    runtime.until(&workload, Phase::Running).await;
     let answer = agent.call("tickets__close", &json!({ "id": 8 })).await?;
     assert_eq!(text(&answer), "closed 8");
 

@@ -1,7 +1,7 @@
 //! What a start says on standard output: where it listens, and on the first start how to get in and what to try.
 
 use crate::{bootstrap::AdminToken, config::ADMIN_TOKEN, quickstart};
-use std::{fmt::Write as _, io::Write as _};
+use std::{fmt::Write as _, io::Write as _, net::SocketAddr};
 
 /// What a modern client sends to list tools.
 const LIST_TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"curl","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}"#;
@@ -14,12 +14,16 @@ pub(crate) enum Demo {
 }
 
 /// Says it.
-pub(crate) fn start(public_url: &str, demo: Demo, token: &AdminToken) {
-    let _closed = std::io::stdout().lock().write_all(text(public_url, demo, token).as_bytes());
+pub(crate) fn start(address: SocketAddr, public_url: &str, demo: Demo, token: &AdminToken) {
+    let _closed = std::io::stdout().lock().write_all(text(address, public_url, demo, token).as_bytes());
 }
 
-fn text(public_url: &str, demo: Demo, token: &AdminToken) -> String {
-    let mut text = format!("archestra {} listens on {public_url}\n", env!("CARGO_PKG_VERSION"));
+fn text(address: SocketAddr, public_url: &str, demo: Demo, token: &AdminToken) -> String {
+    let mut text = format!("archestra {} listens on ", env!("CARGO_PKG_VERSION"));
+    let _never_fails = match public_url.strip_prefix("http://") {
+        Some(place) if place == address.to_string() => writeln!(text, "{public_url}"),
+        _ => writeln!(text, "{address}, for clients at {public_url}"),
+    };
     let gateway = format!("{}/v1/mcp/{}", public_url.trim_end_matches('/'), quickstart::NAME);
     let mut line = |name: &str, value: &str| {
         let _never_fails = writeln!(text, "  {name:<8} {value}");
@@ -62,12 +66,16 @@ mod tests {
     use super::{Demo, text};
     use crate::bootstrap::AdminToken;
     use archestra_core::identity::PlainToken;
-    use std::path::PathBuf;
+    use std::{net::SocketAddr, path::PathBuf};
+
+    fn address() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 9000))
+    }
 
     #[test]
     fn a_first_start_tells_everything_that_is_needed() {
         let token = PlainToken::generate().unwrap();
-        let told = text("http://127.0.0.1:9000", Demo::Made, &AdminToken::Shown(token.clone()));
+        let told = text(address(), "http://127.0.0.1:9000", Demo::Made, &AdminToken::Shown(token.clone()));
         for part in [
             "http://127.0.0.1:9000/v1/mcp/demo",
             token.expose(),
@@ -80,12 +88,24 @@ mod tests {
 
     #[test]
     fn a_later_start_tells_where_it_listens() {
-        assert_eq!(text("https://example.com/mcp", Demo::NotMade, &AdminToken::Kept).lines().count(), 1);
+        assert_eq!(
+            text(address(), "http://127.0.0.1:9000", Demo::NotMade, &AdminToken::Kept),
+            concat!("archestra ", env!("CARGO_PKG_VERSION"), " listens on http://127.0.0.1:9000\n")
+        );
+        assert!(
+            text(address(), "https://example.com/mcp", Demo::NotMade, &AdminToken::Kept)
+                .ends_with("127.0.0.1:9000, for clients at https://example.com/mcp\n")
+        );
     }
 
     #[test]
     fn a_token_in_a_file_is_named_and_not_shown() {
-        let told = text("http://127.0.0.1:9000", Demo::Made, &AdminToken::InFile(PathBuf::from("/data/admin-token")));
+        let told = text(
+            address(),
+            "http://127.0.0.1:9000",
+            Demo::Made,
+            &AdminToken::InFile(PathBuf::from("/data/admin-token")),
+        );
         assert!(told.contains("Bearer $(cat /data/admin-token)"), "{told}");
     }
 }

@@ -66,7 +66,7 @@ async fn start_and_serve(
         &data_dir,
         &public_url,
         &backends,
-        Listeners { public: listener, metrics: metrics_listener },
+        Listeners { public: listener, address, metrics: metrics_listener },
         stop,
     )
     .await;
@@ -76,6 +76,7 @@ async fn start_and_serve(
 
 struct Listeners {
     public: TcpListener,
+    address: SocketAddr,
     metrics: Option<TcpListener>,
 }
 
@@ -92,13 +93,14 @@ async fn serve(
     let served = match prepared {
         Err(failure) => Err(failure),
         Ok((demo, token)) => {
+            let address = listeners.address;
             let _metrics = listeners.metrics.map(|listener| serve_metrics(listener, &platform));
             let announced = async {
                 if let Some(installation) = demo {
                     stop.run_until_cancelled(quickstart::settled(backends.catalog(), installation)).await;
                 }
                 let demo = if demo.is_some() { Demo::Made } else { Demo::NotMade };
-                announce::start(public_url.as_str().trim_end_matches('/'), demo, &token);
+                announce::start(address, public_url.as_str().trim_end_matches('/'), demo, &token);
             };
             let (served, ()) = tokio::join!(platform.serve(listeners.public, stop.clone()), announced);
             served.map_err(|error| Failure::because("the listener failed", &error))

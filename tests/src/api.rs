@@ -82,6 +82,13 @@ impl Api {
         whole(self.open(Method::GET, path, &[], Bytes::new()).await.ok()?).await.ok()
     }
 
+    /// Any request with JSON, when the server may not be there.
+    pub async fn try_send(&self, method: Method, path: &str, body: Option<&Value>) -> Option<Answer> {
+        let headers: &[_] = if body.is_some() { &[("content-type", "application/json")] } else { &[] };
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        whole(self.open(method, path, headers, body).await.ok()?).await.ok()
+    }
+
     /// `POST` of JSON.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, &[], Some(body)).await

@@ -10,10 +10,12 @@
 
 pub mod api;
 pub mod binary;
+pub mod load;
 pub mod mcp;
 pub mod parts;
 pub mod processes;
+pub mod remote;
 
-pub use api::{Api, Answer};
+pub use api::{Answer, Api};
 pub use binary::{Home, Running, Start};
 pub use mcp::{Mcp, Session};

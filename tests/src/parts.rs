@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::Output, time::Duration};
 use tokio::process::Command;
 
 fn env(name: &str) -> PathBuf {
-    std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run .ci/parts and source target/parts/env")).into()
+    std::env::var_os(name)
+        .unwrap_or_else(|| panic!("{name} is not set: run .ci/parts and source target/parts/env"))
+        .into()
 }
 
 /// `node_modules`.

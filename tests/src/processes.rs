@@ -68,6 +68,19 @@ pub fn descendants(of: u32) -> Vec<Process> {
     found
 }
 
+/// Every process whose command line names this.
+pub fn naming(text: &str) -> Vec<Process> {
+    // Whatever has no parent in this session descends from the first process.
+    descendants(0).into_iter().filter(|process| process.command.contains(text)).collect()
+}
+
+/// How many bytes of memory a process has resident.
+pub fn resident(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
+}
+
 /// Waits until none of these runs any more, and panics with those that do.
 pub async fn all_gone(processes: &[Process], within: Duration) {
     let until = Instant::now() + within;

@@ -97,9 +97,12 @@ async fn the_inspector_lists_and_calls_in_both_eras() {
     for era in ["legacy", "modern"] {
         let listed = inspector(&binary, era, &["--method", "tools/list"]).await;
         assert!(listed.contains("demo__echo"), "{era}: {listed}");
-        let called =
-            inspector(&binary, era, &["--method", "tools/call", "--tool-name", "demo__echo", "--tool-arg", "message=hi"])
-                .await;
+        let called = inspector(
+            &binary,
+            era,
+            &["--method", "tools/call", "--tool-name", "demo__echo", "--tool-arg", "message=hi"],
+        )
+        .await;
         assert!(called.contains("hi"), "{era}: {called}");
     }
 }
@@ -111,7 +114,11 @@ async fn the_python_sdk_lists_and_calls_in_both_eras() {
     let binary = demo(&home).await;
     for mode in ["legacy", "auto", "2026-07-28"] {
         let mut command = Command::new(parts::python());
-        command.arg(client("client.py")).args([binary.gateway("demo").url().as_str(), archestra_tests::binary::ADMIN, mode]);
+        command.arg(client("client.py")).args([
+            binary.gateway("demo").url().as_str(),
+            archestra_tests::binary::ADMIN,
+            mode,
+        ]);
         let printed: Value = serde_json::from_str(&parts::printed(&mut command).await).unwrap();
         assert_eq!(printed["tools"], json!(["demo__add", "demo__echo"]), "{mode}");
         assert!(printed["echo"].as_str().unwrap().contains("from python"), "{mode}: {printed}");
@@ -163,7 +170,10 @@ async fn servers_from_npm_and_pypi_are_installed_and_called_through_one_gateway(
     for (name, spec) in [
         ("everything", json!({ "selfHosted": { "command": [node, everything, "stdio"] } })),
         ("remote", json!({ "remote": { "url": format!("http://127.0.0.1:{port}/mcp") } })),
-        ("files", json!({ "selfHosted": { "command": [node, filesystem], "args": [files] }, "labels": { "kind": "local" } })),
+        (
+            "files",
+            json!({ "selfHosted": { "command": [node, filesystem], "args": [files] }, "labels": { "kind": "local" } }),
+        ),
         (
             "time",
             json!({ "selfHosted": { "command": [parts::python_bin("mcp-server-time")], "args": ["--local-timezone", "UTC"] }, "labels": { "kind": ["local", "clock"] } }),

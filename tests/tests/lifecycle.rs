@@ -51,7 +51,13 @@ async fn a_legacy_caller_cancels_by_notification_and_not_by_going_away() {
     let session = gateway.session().await;
     let waiting = session.clone();
     let call = tokio::spawn(async move {
-        waiting.request(41, "tools/call", json!({ "name": "peer__wait", "arguments": { "ms": 60000, "say": "taken back" } })).await
+        waiting
+            .request(
+                41,
+                "tools/call",
+                json!({ "name": "peer__wait", "arguments": { "ms": 60000, "say": "taken back" } }),
+            )
+            .await
     });
     until_noted(&home, "begun taken back").await;
     let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 41 } });
@@ -62,7 +68,12 @@ async fn a_legacy_caller_cancels_by_notification_and_not_by_going_away() {
 
     let left = session.clone();
     let call = async move {
-        left.request(42, "tools/call", json!({ "name": "peer__wait", "arguments": { "ms": 4000, "say": "left alone" } })).await
+        left.request(
+            42,
+            "tools/call",
+            json!({ "name": "peer__wait", "arguments": { "ms": 4000, "say": "left alone" } }),
+        )
+        .await
     };
     assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
     until_noted(&home, "done left alone").await;
@@ -103,7 +114,8 @@ async fn progress_reaches_the_caller_under_its_own_token() {
     let (_binary, gateway) = fixture(&home).await;
     let params = json!({ "name": "peer__progress", "arguments": { "steps": 3 }, "_meta": { "progressToken": "mine" } });
     let answer = gateway.modern("tools/call", params.clone()).await;
-    let progress: Vec<_> = messages(&answer).iter().filter_map(|message| message["params"]["progress"].as_u64()).collect();
+    let progress: Vec<_> =
+        messages(&answer).iter().filter_map(|message| message["params"]["progress"].as_u64()).collect();
     assert_eq!(progress, [1, 2, 3], "{}", answer.text());
     assert!(messages(&answer).iter().rev().skip(1).all(|message| message["params"]["progressToken"] == "mine"));
     let answer = gateway.session().await.request(5, "tools/call", params).await;
@@ -164,7 +176,8 @@ async fn logs_are_read_and_followed_over_a_restart() {
     let followed = binary.api().open(http::Method::GET, &format!("{path}?follow=true"), &[], bytes()).await.unwrap();
     let mut followed = followed.into_body();
     binary.api().post(&format!("/api/v1/installations/{id}/restart"), &json!({})).await.ok();
-    until(async || gateway.call("peer__complain", json!({ "say": "second complaint" })).await["isError"] != true, 30).await;
+    until(async || gateway.call("peer__complain", json!({ "say": "second complaint" })).await["isError"] != true, 30)
+        .await;
     let mut seen = String::new();
     let until = Instant::now() + Duration::from_secs(20);
     while !seen.contains("second complaint") {

@@ -47,14 +47,17 @@ async fn headers_that_differ_from_the_body_are_refused_before_any_policy() {
     let binary = demo(&home).await;
     let gateway = binary.gateway("demo");
     let params = || json!({ "name": "demo__echo", "arguments": { "message": "x" } });
-    for (name, value) in [("mcp-name", "demo__add"), ("mcp-method", "tools/list"), ("mcp-protocol-version", "2025-11-25")] {
+    for (name, value) in
+        [("mcp-name", "demo__add"), ("mcp-method", "tools/list"), ("mcp-protocol-version", "2025-11-25")]
+    {
         let (mut headers, body) = modern("tools/call", params(), 5);
         headers.iter_mut().filter(|(key, _)| *key == name).for_each(|(_, old)| *old = value.to_owned());
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         assert_error(&gateway.raw(&headers, body).await, 400, -32020);
     }
     let (headers, body) = modern("tools/call", params(), 5);
-    let headers: Vec<_> = headers.iter().filter(|(key, _)| *key != "mcp-name").map(|(name, value)| (*name, value.as_str())).collect();
+    let headers: Vec<_> =
+        headers.iter().filter(|(key, _)| *key != "mcp-name").map(|(name, value)| (*name, value.as_str())).collect();
     assert_error(&gateway.raw(&headers, body).await, 400, -32020);
     let doubled = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"demo__add","name":"demo__echo"}}"#;
     assert_error(&gateway.raw(&[], doubled).await, 400, -32600);
@@ -70,17 +73,19 @@ async fn the_door_opens_to_valid_tokens_only() {
     assert_eq!(none.status, 401);
     let challenge = none.headers["www-authenticate"].to_str().unwrap();
     assert!(challenge.starts_with("Bearer"), "{challenge}");
-    let foreign = gateway.as_token(Some("arch_0000000000000000000000000000000000")).modern("tools/list", json!({})).await;
+    let foreign =
+        gateway.as_token(Some("arch_0000000000000000000000000000000000")).modern("tools/list", json!({})).await;
     assert_eq!(foreign.status, 401);
     assert!(foreign.headers["www-authenticate"].to_str().unwrap().contains("invalid_token"));
 
     let api = binary.api();
-    let made = api.post("/api/v1/tokens", &json!({ "name": "short", "owner": "organization", "expiresIn": 2 })).await.ok();
+    let made =
+        api.post("/api/v1/tokens", &json!({ "name": "short", "scope": "organization", "expiresIn": 2 })).await.ok();
     let short = made["token"].as_str().unwrap().to_owned();
     assert_eq!(gateway.as_token(Some(&short)).modern("tools/list", json!({})).await.status, 200);
     until(async || gateway.as_token(Some(&short)).modern("tools/list", json!({})).await.status == 401, 10).await;
 
-    let made = api.post("/api/v1/tokens", &json!({ "name": "revoked", "owner": "organization" })).await.ok();
+    let made = api.post("/api/v1/tokens", &json!({ "name": "revoked", "scope": "organization" })).await.ok();
     let token = made["token"].as_str().unwrap().to_owned();
     assert_eq!(gateway.as_token(Some(&token)).modern("tools/list", json!({})).await.status, 200);
     api.delete(&format!("/api/v1/tokens/{}", made["id"].as_str().unwrap())).await.ok();
@@ -95,7 +100,7 @@ async fn a_session_belongs_to_its_caller_and_its_gateway() {
     let home = Home::new();
     let binary = demo(&home).await;
     let api = binary.api();
-    let token = api.post("/api/v1/tokens", &json!({ "name": "other", "owner": "organization" })).await.ok();
+    let token = api.post("/api/v1/tokens", &json!({ "name": "other", "scope": "organization" })).await.ok();
     api.post("/api/v1/gateways", &json!({ "slug": "second", "scope": "organization" })).await.ok();
     let session = binary.gateway("demo").session().await;
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
@@ -163,7 +168,9 @@ async fn what_cannot_be_installed_leaves_nothing_behind() {
     assert_eq!(listed["items"], json!([]));
     assert!(binary.descendants().is_empty(), "{:#?}", binary.descendants());
 
-    let made = install(json!({ "entry": "prompted", "scope": "organization", "values": { "API_KEY": "canary-7f3a" } })).await.ok();
+    let made = install(json!({ "entry": "prompted", "scope": "organization", "values": { "API_KEY": "canary-7f3a" } }))
+        .await
+        .ok();
     let again = install(json!({ "entry": "prompted", "scope": "organization", "values": { "API_KEY": "x" } })).await;
     assert_eq!(again.status, 409, "{}", again.text());
     for path in ["/api/v1/installations", "/api/v1/entries", "/api/v1/audit"] {
@@ -176,7 +183,11 @@ async fn what_cannot_be_installed_leaves_nothing_behind() {
     let data = std::fs::read_dir(home.path().join("data")).unwrap();
     for file in data.flatten().filter(|file| file.file_name().to_string_lossy().contains(".db")) {
         let bytes = std::fs::read(file.path()).unwrap();
-        assert!(!bytes.windows(11).any(|part| part == b"canary-7f3a"), "{} holds a secret in clear", file.path().display());
+        assert!(
+            !bytes.windows(11).any(|part| part == b"canary-7f3a"),
+            "{} holds a secret in clear",
+            file.path().display()
+        );
     }
     api.delete(&format!("/api/v1/installations/{}", made["id"].as_str().unwrap())).await.ok();
     until(async || binary.descendants().is_empty(), 10).await;
@@ -212,7 +223,7 @@ async fn rules_block_by_tool_and_by_principal() {
     let blocked = gateway.call("demo__echo", json!({ "message": "x" })).await;
     assert_eq!(text(&blocked), "echo is closed today");
     assert_eq!(text(&gateway.call("demo__add", json!({ "a": 1, "b": 2 })).await), "3");
-    let token = api.post("/api/v1/tokens", &json!({ "name": "machine", "owner": "organization" })).await.ok();
+    let token = api.post("/api/v1/tokens", &json!({ "name": "machine", "scope": "organization" })).await.ok();
     let machine = gateway.as_token(token["token"].as_str());
     let admit = json!({ "name": "machines may", "entry": "demo", "tool": "echo", "priority": 10, "callers": ["organization"], "action": "allow" });
     api.post("/api/v1/policies", &admit).await.ok();

@@ -1,7 +1,7 @@
 //! The credential models of an entry: none, static fields, OAuth, client credentials, enterprise exchange, JWT passthrough; and additional headers.
 
 use super::value::{FixedValue, Scalar, Secrecy, WireValue};
-use crate::{Finding, Validate, id::IdentityProviderId, secret::SecretValue};
+use crate::id::IdentityProviderId;
 use serde::{Deserialize, Serialize};
 
 /// How an installation of the entry authenticates to its server.
@@ -73,7 +73,7 @@ const fn yes() -> bool {
 
 impl From<WireField> for StaticField {
     fn from(wire: WireField) -> Self {
-        let secrecy = if wire.secret { Secrecy::Secret } else { Secrecy::Plain };
+        let secrecy = Secrecy::of(wire.secret);
         Self {
             name: wire.name,
             header: wire.header,
@@ -265,137 +265,18 @@ fn secret_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     Ok(Option::<WireValue>::deserialize(deserializer)?.map(|value| value.into_fixed(Secrecy::Secret)))
 }
 
-/// Headers that the platform or HTTP itself sets.
-const RESERVED_HEADERS: &[&str] = &[
-    "host", "content-length", "content-type", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "proxy-authorization",
-    "proxy-authenticate", "proxy-connection", "accept", "mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id",
-];
-
-/// What is wrong with a header name that an entry sends.
-pub(crate) fn header_name_finding(field: &str, name: &str) -> Option<Finding> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
-        return Some(Finding::new(field, format!("{name:?} is not a header name"), "use letters, digits and '-'"));
+impl ClientCredentialsConfig {
+    /// The names of the fields that each installation gives.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = &'static str> {
+        // With a signed assertion the platform's own key stands in for a secret.
+        let secret = self.client_secret.is_none() && self.token_endpoint_auth != TokenEndpointAuth::PrivateKeyJwt;
+        let id = self.client_id.is_none().then_some(Self::CLIENT_ID);
+        id.into_iter().chain(secret.then_some(Self::CLIENT_SECRET))
     }
-    let lower = name.to_ascii_lowercase();
-    if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("mcp-param-") {
-        return Some(Finding::new(field, format!("header {name} is set by the platform"), "use another header"));
-    }
-    None
-}
 
-/// What is wrong with text that goes into a header.
-pub(crate) fn header_text_finding(field: &str, text: &str) -> Option<Finding> {
-    let bad = text.bytes().any(|b| b != b'\t' && !(0x20..0x7f).contains(&b));
-    bad.then(|| Finding::new(field, "a header value may hold printable ASCII only", "remove line breaks and other special characters"))
-}
+    /// The field that holds the client, where the entry does not.
+    pub(crate) const CLIENT_ID: &'static str = "clientId";
 
-impl Validate for StaticField {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        if !super::env::is_env_name(&self.name.replace('-', "_")) {
-            findings.push(Finding::new("name", format!("{:?} is not a field name", self.name), "start with a letter, then letters, digits, '_' and '-'"));
-        }
-        findings.extend(header_name_finding("header", &self.header));
-        findings.extend(self.prefix.as_deref().and_then(|prefix| header_text_finding("prefix", prefix)));
-        if self.prompt && self.value.is_some() {
-            findings.push(Finding::new("value", "a prompted field cannot have a fixed value", "remove `value`, or set `prompt: false`"));
-        }
-        if !self.prompt && self.value.is_none() {
-            findings.push(Finding::new("value", "a field that is not prompted needs a value", "add `value`, or set `prompt: true`"));
-        }
-        let text = match &self.value {
-            Some(FixedValue::Plain(text)) => Some(text.as_str()),
-            Some(FixedValue::Secret(secret)) => Some(secret.expose()),
-            Some(FixedValue::Stored) | None => None,
-        };
-        findings.extend(text.and_then(|text| header_text_finding("value", text)));
-        findings
-    }
-}
-
-impl Validate for AdditionalHeader {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        findings.extend(header_name_finding("name", &self.name));
-        findings.extend(self.value.as_deref().and_then(|value| header_text_finding("value", value)));
-        match (self.prompt, &self.value) {
-            (false, None) => findings.push(Finding::new("value", "an additional header needs a value", "add `value`, or set `prompt: true`")),
-            (true, Some(_)) => findings.push(Finding::new("value", "a prompted header cannot have a fixed value", "remove `value`, or set `prompt: false`")),
-            _ => {}
-        }
-        findings
-    }
-}
-
-impl Validate for CredentialModel {
-    fn findings(&self) -> Vec<Finding> {
-        let url = |field: &str, value: &Option<String>| value.as_deref().and_then(|value| super::entry::url_finding(field, value));
-        match self {
-            Self::None | Self::JwtPassthrough => Vec::new(),
-            Self::Static(fields) => {
-                let mut findings = Vec::new();
-                for (n, field) in fields.iter().enumerate() {
-                    findings.extend(field.findings().into_iter().map(|finding| finding.under(&format!("static[{n}]"))));
-                    if fields[..n].iter().any(|other| other.name == field.name) {
-                        findings.push(Finding::new(format!("static[{n}].name"), format!("{} is there twice", field.name), "give each field its own name"));
-                    }
-                    if fields[..n].iter().any(|other| other.header.eq_ignore_ascii_case(&field.header)) {
-                        findings.push(Finding::new(format!("static[{n}].header"), format!("header {} is set twice", field.header), "give each field its own header"));
-                    }
-                }
-                findings
-            }
-            Self::OAuth(config) => {
-                let mut findings: Vec<_> = [("oauth.issuer", &config.issuer), ("oauth.authorizationEndpoint", &config.authorization_endpoint), ("oauth.tokenEndpoint", &config.token_endpoint), ("oauth.resource", &config.resource)]
-                    .into_iter()
-                    .filter_map(|(field, value)| url(field, value))
-                    .collect();
-                if config.authorization_endpoint.is_some() != config.token_endpoint.is_some() {
-                    findings.push(Finding::new("oauth", "one endpoint without the other", "give both `authorizationEndpoint` and `tokenEndpoint`, or neither"));
-                }
-                if config.client_secret.is_some() && config.client_id.is_none() {
-                    findings.push(Finding::new("oauth.clientId", "a client secret without its client", "add `clientId`"));
-                }
-                if let Some(name) = &config.access_token_env
-                    && !super::env::is_env_name(name)
-                {
-                    findings.push(Finding::new("oauth.accessTokenEnv", format!("{name:?} is not the name of an environment variable"), "use letters, digits and '_'"));
-                }
-                findings
-            }
-            Self::ClientCredentials(config) => [("clientCredentials.tokenEndpoint", &config.token_endpoint), ("clientCredentials.resource", &config.resource)]
-                .into_iter()
-                .filter_map(|(field, value)| url(field, value))
-                .collect(),
-            Self::Enterprise(config) => {
-                let mut findings = Vec::new();
-                findings.extend(url("enterprise.resource", &config.resource));
-                if let Injection::Header(name) = &config.injection {
-                    findings.extend(header_name_finding("enterprise.injection.header", name));
-                }
-                findings
-            }
-        }
-    }
-}
-
-impl CredentialModel {
-    /// The secrets that are fixed by the entry and not in the secret store yet, taken out and replaced by
-    /// [`FixedValue::Stored`]; by the key they are stored under.
-    pub(crate) fn take_secrets(&mut self, mut take: impl FnMut(String, SecretValue)) {
-        let mut swap = |key: String, value: &mut Option<FixedValue>| {
-            if matches!(value, Some(FixedValue::Secret(_)))
-                && let Some(FixedValue::Secret(secret)) = value.replace(FixedValue::Stored)
-            {
-                take(key, secret);
-            }
-        };
-        match self {
-            Self::Static(fields) => fields.iter_mut().for_each(|field| swap(format!("field.{}", field.name), &mut field.value)),
-            Self::OAuth(config) => swap("oauth.clientSecret".to_owned(), &mut config.client_secret),
-            Self::ClientCredentials(config) => swap("clientCredentials.clientSecret".to_owned(), &mut config.client_secret),
-            Self::None | Self::Enterprise(_) | Self::JwtPassthrough => {}
-        }
-    }
+    /// The field that holds its secret, where the entry does not.
+    pub(crate) const CLIENT_SECRET: &'static str = "clientSecret";
 }

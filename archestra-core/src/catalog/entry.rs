@@ -1,10 +1,9 @@
 //! Entries: the templates of the private registry.
 
-use super::{AdditionalHeader, CredentialModel, FixedValue, Labels, PullSecret, SelfHosted, Transport};
+use super::{AdditionalHeader, CredentialModel, Labels, SelfHosted, Transport};
 use crate::{
-    Finding, Validate,
     id::{EntryId, TeamId, UserId},
-    secret::{SecretBundle, SecretRef},
+    secret::SecretRef,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -157,130 +156,5 @@ impl EntrySpec {
             Some(Server::SelfHosted(hosted)) => hosted.transport == Transport::StreamableHttp,
             None => false,
         }
-    }
-
-    /// Takes every fixed secret value out, so that it can be stored elsewhere; each is replaced by [`FixedValue::Stored`].
-    ///
-    /// The keys are `env.<NAME>`, `field.<name>`, `pull.<server>.<user>`, `oauth.clientSecret` and
-    /// `clientCredentials.clientSecret`.
-    pub fn take_secrets(&mut self) -> SecretBundle {
-        let mut bundle = SecretBundle::new();
-        self.credential.take_secrets(|key, value| {
-            bundle.insert(key, value);
-        });
-        if let Some(hosted) = &mut self.self_hosted {
-            let mut take = |key: String, value: &mut Option<FixedValue>| {
-                if matches!(value, Some(FixedValue::Secret(_)))
-                    && let Some(FixedValue::Secret(secret)) = value.replace(FixedValue::Stored)
-                {
-                    bundle.insert(key, secret);
-                }
-            };
-            for var in &mut hosted.env {
-                take(format!("env.{}", var.name), &mut var.value);
-            }
-            for pull in &mut hosted.image_pull_secrets {
-                if let Some(key) = pull.password_key()
-                    && let PullSecret::Credentials { password, .. } = pull
-                {
-                    take(key, password);
-                }
-            }
-        }
-        bundle
-    }
-
-    /// The keys of all secrets that are marked [`FixedValue::Stored`]; the entry's bundle must hold each.
-    #[must_use]
-    pub fn stored_secret_keys(&self) -> BTreeSet<String> {
-        let mut keys = BTreeSet::new();
-        let mut note = |key: String, value: &Option<FixedValue>| {
-            if matches!(value, Some(FixedValue::Stored)) {
-                keys.insert(key);
-            }
-        };
-        match &self.credential {
-            CredentialModel::Static(fields) => fields.iter().for_each(|field| note(format!("field.{}", field.name), &field.value)),
-            CredentialModel::OAuth(config) => note("oauth.clientSecret".to_owned(), &config.client_secret),
-            CredentialModel::ClientCredentials(config) => note("clientCredentials.clientSecret".to_owned(), &config.client_secret),
-            CredentialModel::None | CredentialModel::Enterprise(_) | CredentialModel::JwtPassthrough => {}
-        }
-        if let Some(hosted) = &self.self_hosted {
-            hosted.env.iter().for_each(|var| note(format!("env.{}", var.name), &var.value));
-            for pull in &hosted.image_pull_secrets {
-                if let (Some(key), PullSecret::Credentials { password, .. }) = (pull.password_key(), pull) {
-                    note(key, password);
-                }
-            }
-        }
-        keys
-    }
-}
-
-impl Validate for EntrySpec {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let name = self.name.trim();
-        if name.is_empty() || name.len() != self.name.len() || name.chars().count() > 128 || name.chars().any(char::is_control) {
-            findings.push(Finding::new("name", "an entry needs a name of 1 to 128 printable characters without blanks around it", "choose another name"));
-        } else if crate::tool::slug(name).is_empty() {
-            findings.push(Finding::new("name", format!("{name:?} holds nothing that a tool name can be made of"), "use at least one letter or digit"));
-        }
-        for (field, value) in [("docsUrl", &self.docs_url), ("repository", &self.repository)] {
-            findings.extend(value.as_deref().and_then(|url| url_finding(field, url)));
-        }
-        if self.icon.as_ref().is_some_and(|icon| icon.len() > 64 * 1024) {
-            findings.push(Finding::new("icon", "the icon is larger than 64 KiB", "use a smaller one, or its URL"));
-        }
-        match (&self.remote, &self.self_hosted) {
-            (Some(remote), None) => findings.extend(url_finding("remote.url", &remote.url)),
-            (None, Some(hosted)) => findings.extend(hosted.findings().into_iter().map(|finding| finding.under("selfHosted"))),
-            (None, None) => findings.push(Finding::new("remote", "neither a remote nor a self-hosted server", "add `remote: {url: …}` or `selfHosted: {…}`")),
-            (Some(_), Some(_)) => findings.push(Finding::new("remote", "both a remote and a self-hosted server", "keep one of `remote` and `selfHosted`")),
-        }
-        findings.extend(self.credential.findings().into_iter().map(|finding| finding.under("credential")));
-        for (n, header) in self.additional_headers.iter().enumerate() {
-            findings.extend(header.findings().into_iter().map(|finding| finding.under(&format!("additionalHeaders[{n}]"))));
-            let taken = self.additional_headers[..n].iter().any(|other| other.name.eq_ignore_ascii_case(&header.name))
-                || matches!(&self.credential, CredentialModel::Static(fields) if fields.iter().any(|field| field.header.eq_ignore_ascii_case(&header.name)));
-            if taken {
-                findings.push(Finding::new(format!("additionalHeaders[{n}].name"), format!("header {} is set twice", header.name), "keep one"));
-            }
-        }
-        if self.server().is_some() && !self.speaks_http() {
-            if matches!(self.credential, CredentialModel::Static(_) | CredentialModel::Enterprise(_) | CredentialModel::ClientCredentials(_) | CredentialModel::JwtPassthrough) {
-                findings.push(Finding::new("credential", "a stdio server receives no headers", "give it the credential in its environment, or use `transport: streamable-http`"));
-            }
-            if !self.additional_headers.is_empty() {
-                findings.push(Finding::new("additionalHeaders", "a stdio server receives no headers", "remove them, or use `transport: streamable-http`"));
-            }
-        }
-        if self.shared_deployment {
-            match &self.self_hosted {
-                Some(hosted) if hosted.transport == Transport::StreamableHttp => {
-                    if let Some(var) = hosted.env.iter().find(|var| var.prompt) {
-                        findings.push(Finding::new("sharedDeployment", format!("{} differs per installation, which a shared process cannot honour", var.name), "set `prompt: false`, or remove `sharedDeployment`"));
-                    }
-                }
-                _ => findings.push(Finding::new("sharedDeployment", "only a self-hosted streamable-http server can be shared", "remove it")),
-            }
-        }
-        if self.call_timeout == Some(0) {
-            findings.push(Finding::new("callTimeout", "a call cannot take no time", "use seconds from 1, or leave it out"));
-        }
-        findings.extend(self.labels.findings().into_iter().map(|finding| finding.under("labels")));
-        findings
-    }
-}
-
-/// What is wrong with a URL that a person typed.
-pub(crate) fn url_finding(field: &str, text: &str) -> Option<Finding> {
-    let remedy = "use an http or https URL without user name, password or fragment";
-    match url::Url::parse(text) {
-        Err(error) => Some(Finding::new(field, format!("not a URL: {error}"), remedy)),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => Some(Finding::new(field, format!("{} URLs cannot be used here", url.scheme()), remedy)),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => Some(Finding::new(field, "the URL holds credentials", remedy)),
-        Ok(url) if url.fragment().is_some() => Some(Finding::new(field, "the URL has a fragment", remedy)),
-        Ok(_) => None,
     }
 }

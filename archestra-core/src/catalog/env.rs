@@ -95,7 +95,7 @@ struct Wire {
 
 impl From<Wire> for EnvVar {
     fn from(wire: Wire) -> Self {
-        let secrecy = if wire.secret { Secrecy::Secret } else { Secrecy::Plain };
+        let secrecy = Secrecy::of(wire.secret);
         Self {
             name: wire.name,
             field_type: wire.field_type,
@@ -114,28 +114,57 @@ impl Validate for EnvVar {
     fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if !is_env_name(&self.name) {
-            findings.push(Finding::new("name", format!("{:?} is not the name of an environment variable", self.name), "start with a letter or '_', then letters, digits and '_'"));
+            findings.push(Finding::new(
+                "name",
+                format!("{:?} is not the name of an environment variable", self.name),
+                "start with a letter or '_', then letters, digits and '_'",
+            ));
         }
         if self.prompt && self.value.is_some() {
-            findings.push(Finding::new("value", "a prompted variable cannot have a fixed value", "remove `value`, use `default`, or set `prompt: false`"));
+            findings.push(Finding::new(
+                "value",
+                "a prompted variable cannot have a fixed value",
+                "remove `value`, use `default`, or set `prompt: false`",
+            ));
         }
         if !self.prompt && self.required && self.value.is_none() && self.default.is_none() {
-            findings.push(Finding::new("value", "a required variable that is not prompted needs a value", "add `value`, or set `prompt: true`"));
+            findings.push(Finding::new(
+                "value",
+                "a required variable that is not prompted needs a value",
+                "add `value`, or set `prompt: true`",
+            ));
         }
         if self.mount && !self.secret {
-            findings.push(Finding::new("mount", "only secrets are mounted as files", "set `secret: true`, or remove `mount`"));
+            findings.push(Finding::new(
+                "mount",
+                "only secrets are mounted as files",
+                "set `secret: true`, or remove `mount`",
+            ));
         }
         if self.secret && self.default.is_some() {
-            findings.push(Finding::new("default", "a secret cannot have a default that everybody sees", "remove `default`, or store it as `value`"));
+            findings.push(Finding::new(
+                "default",
+                "a secret cannot have a default that everybody sees",
+                "remove `default`, or store it as `value`",
+            ));
         }
-        if matches!(self.value, Some(FixedValue::Stored)) && !self.secret {
-            findings.push(Finding::new("value", "a stored secret cannot become a plain value", "enter the value again"));
+        if !self.secret {
+            findings.extend(secret_in_plain_field(self.value.as_ref()));
         }
-        for (field, text) in [("value", self.value.as_ref().and_then(FixedValue::plain)), ("default", self.default.as_deref())] {
-            if let Some(text) = text
-                && !self.field_type.accepts(text)
-            {
-                findings.push(Finding::new(field, format!("{text:?} is not {}", self.field_type.label()), "change the value or the type"));
+        for (field, text) in
+            [("value", self.value.as_ref().and_then(FixedValue::text)), ("default", self.default.as_deref())]
+        {
+            let Some(text) = text else { continue };
+            if !self.field_type.accepts(text) {
+                let what = if self.secret { "the value".to_owned() } else { format!("{text:?}") };
+                findings.push(Finding::new(
+                    field,
+                    format!("{what} is not {}", self.field_type.label()),
+                    "change the value or the type",
+                ));
+            }
+            if text.contains('\0') {
+                findings.push(Finding::new(field, "an environment cannot hold a NUL byte", "remove it"));
             }
         }
         findings
@@ -145,5 +174,14 @@ impl Validate for EnvVar {
 /// Whether this can name an environment variable everywhere: `[A-Za-z_][A-Za-z0-9_]*`, at most 256 bytes.
 pub(crate) fn is_env_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    name.len() <= 256 && bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_') && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    name.len() <= 256
+        && bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// The finding about a secret value in a field that everybody may see.
+pub(crate) fn secret_in_plain_field(value: Option<&FixedValue>) -> Option<Finding> {
+    matches!(value, Some(FixedValue::Secret(_) | FixedValue::Stored)).then(|| {
+        Finding::new("value", "a secret cannot become a plain value", "enter the value again, or set `secret: true`")
+    })
 }

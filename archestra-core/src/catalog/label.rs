@@ -1,7 +1,7 @@
 //! Labels: `key: value` pairs that organize the catalog and select what a consumer in automatic mode is given.
 
 use crate::{Finding, Validate};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::SerializeMap};
 use std::collections::{BTreeMap, BTreeSet};
 
 const MAX_LEN: usize = 128;
@@ -73,17 +73,23 @@ impl Serialize for Labels {
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "expected a text or a list of texts (put numbers in quotes)")]
         enum Value {
             One(String),
             Many(BTreeSet<String>),
         }
-        let map = BTreeMap::<String, Value>::deserialize(deserializer)?;
-        let sets = map.into_iter().map(|(key, value)| match value {
-            Value::One(value) => (key, BTreeSet::from([value])),
-            Value::Many(values) => (key, values),
-        });
-        Ok(Self(sets.filter(|(_, values)| !values.is_empty()).collect()))
+        let mut labels = BTreeMap::new();
+        for (key, value) in BTreeMap::<String, Value>::deserialize(deserializer)? {
+            let values = match value {
+                Value::One(value) => BTreeSet::from([value]),
+                Value::Many(values) => values,
+            };
+            if values.is_empty() {
+                return Err(de::Error::custom(format_args!("label {key:?} has no value: give it one, or remove it")));
+            }
+            labels.insert(key, values);
+        }
+        Ok(Self(labels))
     }
 }
 
@@ -93,7 +99,11 @@ impl Validate for Labels {
         let mut findings = Vec::new();
         for (key, value) in self.iter() {
             if bad(key) || bad(value) {
-                findings.push(Finding::new(key, "a label needs a key and a value of 1 to 128 printable bytes", "shorten it, or remove the label"));
+                findings.push(Finding::new(
+                    key,
+                    "a label needs a key and a value of 1 to 128 printable bytes",
+                    "shorten it, or remove the label",
+                ));
             }
         }
         findings
@@ -109,3 +119,6 @@ impl utoipa::PartialSchema for Labels {
 
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for Labels {}
+
+#[cfg(test)]
+mod tests;

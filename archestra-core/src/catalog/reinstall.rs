@@ -1,6 +1,6 @@
 //! What a change to an entry asks of its installations: nothing, a new revision with the stored values, or new input from a person.
 
-use super::{CredentialModel, EntrySpec};
+use super::{CredentialModel, EntrySpec, FieldType, PullSecret};
 use crate::installation::{InstallField, install_fields};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,8 @@ pub enum FixedSecrets {
 ///
 /// New required input, a changed type of a field that has a value, and OAuth added or removed need a person. A rename and
 /// other metadata, new optional fields, and what only concerns the next prompt (required to optional, default, description)
-/// ask for nothing. Everything else applies by itself with the stored values.
+/// ask for nothing. Everything else applies by itself with the stored values: what is removed, a command, a fixed value, a
+/// default that holds because nothing was given, a header and its prefix. The order of fields means nothing.
 #[must_use]
 pub fn reinstall(before: &EntrySpec, after: &EntrySpec, given: &BTreeSet<String>, secrets: FixedSecrets) -> Reinstall {
     let oauth = |spec: &EntrySpec| matches!(spec.credential, CredentialModel::OAuth(_));
@@ -53,14 +54,21 @@ pub fn reinstall(before: &EntrySpec, after: &EntrySpec, given: &BTreeSet<String>
         (true, false) => return Reinstall::Required(ReinstallReason::OAuthRemoved),
         _ => {}
     }
-    let old: BTreeMap<String, InstallField> = install_fields(before).into_iter().map(|field| (field.name.clone(), field)).collect();
+    let old: BTreeMap<String, InstallField> =
+        install_fields(before).into_iter().map(|field| (field.name.clone(), field)).collect();
     let new = install_fields(after);
-    let missing: Vec<_> = new.iter().filter(|field| field.required && !given.contains(&field.name)).map(|field| field.name.clone()).collect();
+    let missing: Vec<_> = new
+        .iter()
+        .filter(|field| field.required && !given.contains(&field.name))
+        .map(|field| field.name.clone())
+        .collect();
     if !missing.is_empty() {
         return Reinstall::Required(ReinstallReason::NewInput(missing));
     }
     let retyped = |field: &&InstallField| {
-        old.get(&field.name).is_some_and(|old| given.contains(&field.name) && (old.field_type != field.field_type || old.secret != field.secret))
+        old.get(&field.name).is_some_and(|old| {
+            given.contains(&field.name) && (old.field_type != field.field_type || old.secret != field.secret)
+        })
     };
     let retyped: Vec<_> = new.iter().filter(retyped).map(|field| field.name.clone()).collect();
     if !retyped.is_empty() {
@@ -72,7 +80,7 @@ pub fn reinstall(before: &EntrySpec, after: &EntrySpec, given: &BTreeSet<String>
     Reinstall::Nothing
 }
 
-/// The part of a specification that reaches the server of an installation with these values.
+/// The part of a specification that reaches the server of an installation with these values, in one order.
 fn effective(spec: &EntrySpec, given: &BTreeSet<String>) -> EntrySpec {
     let mut spec = spec.clone();
     spec.name = String::new();
@@ -85,26 +93,43 @@ fn effective(spec: &EntrySpec, given: &BTreeSet<String>) -> EntrySpec {
     spec.labels = super::Labels::default();
     spec.call_timeout = None;
     if let Some(hosted) = &mut spec.self_hosted {
-        hosted.env.retain(|var| !var.prompt || var.default.is_some() || given.contains(&var.name));
+        hosted
+            .env
+            .retain(|var| var.value.is_some() || var.default.is_some() || (var.prompt && given.contains(&var.name)));
+        hosted.env.sort_by(|a, b| a.name.cmp(&b.name));
+        hosted.image_pull_secrets.sort_by_key(pull_key);
         for var in &mut hosted.env {
             var.description = None;
             var.required = false;
-            if var.prompt && given.contains(&var.name) {
+            var.field_type = FieldType::String;
+            if var.value.is_some() || (var.prompt && given.contains(&var.name)) {
                 var.default = None;
             }
         }
     }
     if let CredentialModel::Static(fields) = &mut spec.credential {
         fields.retain(|field| !field.prompt || given.contains(&field.name));
+        fields.sort_by(|a, b| a.name.cmp(&b.name));
         for field in fields {
             field.description = None;
             field.required = false;
         }
     }
     spec.additional_headers.retain(|header| !header.prompt || given.contains(&header.name));
+    spec.additional_headers.sort_by(|a, b| a.name.cmp(&b.name));
     for header in &mut spec.additional_headers {
         header.description = None;
         header.required = false;
     }
     spec
 }
+
+fn pull_key(pull: &PullSecret) -> (Option<String>, Option<String>) {
+    match pull {
+        PullSecret::Existing { existing } => (Some(existing.clone()), None),
+        PullSecret::Credentials { .. } => (None, pull.password_key()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! Self-hosted servers: image, command, arguments, transport, environment, pull secrets and deployment overrides.
 
-use super::{EnvVar, FixedValue, value::{Secrecy, WireValue}};
-use crate::{Finding, Validate};
+use super::{
+    EnvVar, FixedValue,
+    value::{Secrecy, WireValue},
+};
 use serde::{Deserialize, Serialize};
 
 /// How a self-hosted server is talked to.
@@ -81,7 +83,7 @@ pub enum PullSecret {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `existing` alone, or `server`, `username`, `password` and perhaps `email`")]
 enum WirePullSecret {
     Existing(WireExisting),
     Credentials(WireCredentials),
@@ -106,9 +108,12 @@ impl From<WirePullSecret> for PullSecret {
     fn from(wire: WirePullSecret) -> Self {
         match wire {
             WirePullSecret::Existing(WireExisting { existing }) => Self::Existing { existing },
-            WirePullSecret::Credentials(WireCredentials { server, username, password, email }) => {
-                Self::Credentials { server, username, password: password.map(|value| value.into_fixed(Secrecy::Secret)), email }
-            }
+            WirePullSecret::Credentials(WireCredentials { server, username, password, email }) => Self::Credentials {
+                server,
+                username,
+                password: password.map(|value| value.into_fixed(Secrecy::Secret)),
+                email,
+            },
         }
     }
 }
@@ -134,7 +139,7 @@ impl SelfHosted {
 
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected a program, or a list that begins with one")]
     enum Wire {
         One(String),
         Many(Vec<String>),
@@ -145,80 +150,9 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
     })
 }
 
-impl Validate for SelfHosted {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        if self.image.is_none() && self.command.is_empty() {
-            findings.push(Finding::new("command", "neither an image nor a command", "add `command` to run on the base image, or `image`"));
-        }
-        if self.command.first().is_some_and(|program| program.trim().is_empty()) {
-            findings.push(Finding::new("command", "the command is blank", "name a program"));
-        }
-        if self.command.iter().chain(&self.args).any(|text| text.contains('\0')) {
-            findings.push(Finding::new("args", "arguments cannot hold a NUL byte", "remove it"));
-        }
-        if let Some(image) = &self.image
-            && (image.is_empty() || image.len() > 512 || image.chars().any(|c| c.is_whitespace() || c.is_control()))
-        {
-            findings.push(Finding::new("image", format!("{image:?} is not an image reference"), "use `registry/name:tag` or `name@sha256:…`"));
-        }
-        if self.transport == Transport::Stdio {
-            for (field, set) in [("port", self.port.is_some()), ("path", self.path.is_some())] {
-                if set {
-                    findings.push(Finding::new(field, "only streamable-http servers have one", "remove it, or set `transport: streamable-http`"));
-                }
-            }
-        }
-        if self.port == Some(0) {
-            findings.push(Finding::new("port", "port 0 cannot be reached", "use 1 to 65535, or leave it out"));
-        }
-        if let Some(path) = &self.path
-            && (!path.starts_with('/') || path.contains(['?', '#']) || path.chars().any(|c| c.is_whitespace() || c.is_control()))
-        {
-            findings.push(Finding::new("path", format!("{path:?} is not a path"), "start with '/', without '?' and '#'"));
-        }
-        for (n, var) in self.env.iter().enumerate() {
-            findings.extend(var.findings().into_iter().map(|finding| finding.under(&format!("env[{n}]"))));
-            if self.env[..n].iter().any(|other| other.name == var.name) {
-                findings.push(Finding::new(format!("env[{n}].name"), format!("{} is there twice", var.name), "keep one"));
-            }
-        }
-        for (n, arg) in self.args.iter().enumerate() {
-            for name in placeholders(arg, "user_config.") {
-                match self.env.iter().find(|var| var.name == name) {
-                    Some(var) if var.secret => findings.push(Finding::new(format!("args[{n}]"), format!("{name} is secret, and arguments are visible to everybody on the machine"), "let the server read it from its environment")),
-                    Some(_) => {}
-                    None => findings.push(Finding::new(format!("args[{n}]"), format!("there is no field {name}"), "add it to `env`")),
-                }
-            }
-        }
-        for (n, pull) in self.image_pull_secrets.iter().enumerate() {
-            let blank = match pull {
-                PullSecret::Existing { existing } => existing.trim().is_empty(),
-                PullSecret::Credentials { server, username, .. } => server.trim().is_empty() || username.trim().is_empty(),
-            };
-            if blank {
-                findings.push(Finding::new(format!("imagePullSecrets[{n}]"), "an image pull secret is blank", "name an existing secret, or give `server`, `username` and `password`"));
-            }
-            if let Some(key) = pull.password_key()
-                && self.image_pull_secrets[..n].iter().any(|other| other.password_key().as_deref() == Some(&key))
-            {
-                findings.push(Finding::new(format!("imagePullSecrets[{n}]"), "the same server and user twice", "keep one"));
-            }
-        }
-        if self.run_as_user.is_some_and(|user| user < 0) {
-            findings.push(Finding::new("runAsUser", "a user id is not negative", "use 0 or greater"));
-        }
-        if let Some(yaml) = &self.deployment_yaml
-            && let Err(error) = serde_saphyr::from_str::<serde_json::Value>(yaml)
-        {
-            findings.push(Finding::new("deploymentYaml", format!("not YAML: {error}"), "correct the line it names"));
-        }
-        findings
-    }
-}
-
 /// The names in `${<prefix>NAME}` within a text.
-pub(crate) fn placeholders<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-    text.split("${").skip(1).filter_map(move |rest| rest.split_once('}').and_then(|(name, _)| name.strip_prefix(prefix)))
+pub(super) fn placeholders<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    text.split("${")
+        .skip(1)
+        .filter_map(move |rest| rest.split_once('}').and_then(|(name, _)| name.strip_prefix(prefix)))
 }

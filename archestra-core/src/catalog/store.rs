@@ -167,15 +167,26 @@ pub trait CatalogStoreExt: CatalogStore {
     fn find_one<T: Document>(&self, lookup: Lookup) -> impl Future<Output = Result<Option<Versioned<T>>>> + Send {
         async move {
             let found = self.find(&lookup).await?;
-            Ok(found.and_then(|Versioned { version, value }| T::from_record(value).map(|value| Versioned { version, value })))
+            Ok(found.and_then(|Versioned { version, value }| {
+                T::from_record(value).map(|value| Versioned { version, value })
+            }))
         }
     }
 
     /// Reads one page as its type.
-    fn list_page<T: Document>(&self, query: Query, page: PageRequest) -> impl Future<Output = Result<Page<Versioned<T>>>> + Send {
+    fn list_page<T: Document>(
+        &self,
+        query: Query,
+        page: PageRequest,
+    ) -> impl Future<Output = Result<Page<Versioned<T>>>> + Send {
         async move {
             let Page { items, next } = self.list(&query, &page).await?;
-            let items = items.into_iter().filter_map(|Versioned { version, value }| T::from_record(value).map(|value| Versioned { version, value })).collect();
+            let items = items
+                .into_iter()
+                .filter_map(|Versioned { version, value }| {
+                    T::from_record(value).map(|value| Versioned { version, value })
+                })
+                .collect();
             Ok(Page { items, next })
         }
     }

@@ -63,13 +63,24 @@ impl FixedValue {
             Self::Secret(_) | Self::Stored => None,
         }
     }
+
+    /// The text, secret or not, to be checked and never to be shown; `None` for one that is stored elsewhere.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Plain(text) => Some(text),
+            Self::Secret(secret) => Some(secret.expose()),
+            Self::Stored => None,
+        }
+    }
 }
 
 impl Serialize for FixedValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Plain(text) => serializer.serialize_str(text),
-            Self::Secret(_) => Err(serde::ser::Error::custom("a secret value must be moved to the secret store before its field is stored")),
+            Self::Secret(_) => Err(serde::ser::Error::custom(
+                "a secret value must be moved to the secret store before its field is stored",
+            )),
             Self::Stored => Stored { stored: true }.serialize(serializer),
         }
     }
@@ -83,7 +94,7 @@ struct Stored {
 
 /// What comes in over the wire where a [`FixedValue`] is meant, before it is known whether the field is secret.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a string, a number, a boolean, or `{stored: true}`")]
 pub(crate) enum WireValue {
     Scalar(Scalar),
     Stored(StoredMark),
@@ -106,6 +117,13 @@ impl TryFrom<Stored> for StoredMark {
 pub(crate) enum Secrecy {
     Secret,
     Plain,
+}
+
+impl Secrecy {
+    /// As a field's own `secret` says.
+    pub(crate) const fn of(secret: bool) -> Self {
+        if secret { Self::Secret } else { Self::Plain }
+    }
 }
 
 impl WireValue {

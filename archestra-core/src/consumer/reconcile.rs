@@ -78,18 +78,32 @@ pub fn reconcile(input: ReconcileInput<'_>) -> Reconciled {
         };
         let exposed_name = expose(server, &tool.name, &taken);
         taken.insert(exposed_name.clone());
-        changes.create.push(Assignment { id: AssignmentId::new(), consumer: input.consumer.id, entry: tool.entry, tool: tool.id, exposed_name, credential });
+        changes.create.push(Assignment {
+            id: AssignmentId::new(),
+            consumer: input.consumer.id,
+            entry: tool.entry,
+            tool: tool.id,
+            exposed_name,
+            credential,
+        });
     }
     changes
 }
 
 fn choice(consumer: &Consumer, entry: &Entry, tool: &Tool) -> Option<CredentialChoice> {
     match consumer.spec.tool_assignment {
-        ToolAssignment::Automatic => consumer.spec.labels.intersects(&entry.spec.labels).then_some(CredentialChoice::ResolveAtCallTime),
+        ToolAssignment::Automatic => {
+            consumer.spec.labels.intersects(&entry.spec.labels).then_some(CredentialChoice::ResolveAtCallTime)
+        }
         ToolAssignment::Manual => {
             let of_entry = || consumer.tools.iter().filter(|selector| selector.entry == entry.id);
             let named = of_entry().find(|selector| selector.tool == tool.name);
-            named.or_else(|| of_entry().find(|selector| selector.selects(&tool.name))).map(|selector| selector.credential)
+            named
+                .or_else(|| of_entry().find(|selector| selector.selects(&tool.name)))
+                .map(|selector| selector.credential)
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,8 +24,9 @@ pub struct Candidate {
 /// The owners whose installations a caller may use, in the order they are tried.
 fn owners(principal: &Principal) -> impl Iterator<Item = (Owner, ResolutionReason)> + '_ {
     let personal = principal.user().map(|user| (Owner::User(user), ResolutionReason::Personal));
-    let teams: &[_] = match principal.caller {
-        Caller::User(_) | Caller::Team(_) => &principal.teams,
+    let teams: &[_] = match &principal.caller {
+        Caller::User(_) => &principal.teams,
+        Caller::Team(team) => std::slice::from_ref(team),
         Caller::Organization | Caller::Client(_) => &[],
     };
     personal
@@ -34,15 +35,27 @@ fn owners(principal: &Principal) -> impl Iterator<Item = (Owner, ResolutionReaso
         .chain([(Owner::Organization, ResolutionReason::Organization)])
 }
 
+/// The candidate of an owner.
+fn of_owner(candidates: &[Candidate], owner: Owner) -> Option<&Candidate> {
+    // (entry, owner) is unique; the smallest id decides should a store ever break that.
+    candidates.iter().filter(|candidate| candidate.owner == owner).min_by_key(|candidate| candidate.installation)
+}
+
+fn pinned(candidates: &[Candidate], id: InstallationId) -> Option<&Candidate> {
+    candidates.iter().find(|candidate| candidate.installation == id)
+}
+
 /// The candidate that serves a caller, and why; `None` when there is none.
 #[must_use]
-pub fn choose<'a>(principal: &Principal, choice: CredentialChoice, candidates: &'a [Candidate]) -> Option<(&'a Candidate, ResolutionReason)> {
+pub fn choose<'a>(
+    principal: &Principal,
+    choice: CredentialChoice,
+    candidates: &'a [Candidate],
+) -> Option<(&'a Candidate, ResolutionReason)> {
     match choice {
-        CredentialChoice::Pinned(id) => candidates.iter().find(|candidate| candidate.installation == id).map(|candidate| (candidate, ResolutionReason::Pinned)),
-        CredentialChoice::ResolveAtCallTime => owners(principal).find_map(|(owner, reason)| {
-            // (entry, owner) is unique; the smallest id decides should a store ever break that.
-            candidates.iter().filter(|candidate| candidate.owner == owner).min_by_key(|candidate| candidate.installation).map(|candidate| (candidate, reason))
-        }),
+        CredentialChoice::Pinned(id) => pinned(candidates, id).map(|candidate| (candidate, ResolutionReason::Pinned)),
+        CredentialChoice::ResolveAtCallTime => owners(principal)
+            .find_map(|(owner, reason)| of_owner(candidates, owner).map(|candidate| (candidate, reason))),
     }
 }
 
@@ -54,34 +67,43 @@ pub struct DefaultResolver;
 impl CredentialResolver for DefaultResolver {
     async fn resolve(&self, call: &CallContext<'_>) -> Result<Resolved, CredentialError> {
         if let Some((candidate, reason)) = choose(call.principal, call.choice, call.candidates) {
-            return Ok(Resolved { installation: candidate.installation, owner: candidate.owner, reason, plan: plan(call.entry, candidate) });
+            return Ok(Resolved {
+                installation: candidate.installation,
+                owner: candidate.owner,
+                reason,
+                plan: plan(call.entry, candidate),
+            });
         }
         let (entry, entry_name) = (call.entry.id, call.entry.spec.name.clone());
         Err(match call.choice {
-            CredentialChoice::Pinned(installation) => CredentialError::PinUnavailable { entry, entry_name, installation },
-            CredentialChoice::ResolveAtCallTime => CredentialError::Missing { entry, entry_name, caller: format!("{} {}", call.principal.caller.kind(), call.principal.name) },
+            CredentialChoice::Pinned(installation) => {
+                CredentialError::PinUnavailable { entry, entry_name, installation }
+            }
+            CredentialChoice::ResolveAtCallTime => {
+                let caller = format!("{} {}", call.principal.caller.kind(), call.principal.name);
+                CredentialError::Missing { entry, entry_name, caller }
+            }
         })
     }
 
     async fn explain(&self, call: &CallContext<'_>) -> Explanation {
-        let chosen = choose(call.principal, call.choice, call.candidates).map(|(candidate, _)| candidate.installation);
-        let outcome = |found: Option<&Candidate>| found.map_or_else(|| "none that is ready and has the tool".to_owned(), |candidate| format!("installation {}", candidate.installation));
         let mut steps = Vec::new();
-        match call.choice {
-            CredentialChoice::Pinned(id) => steps.push(Step {
-                looked_at: format!("pinned installation {id}"),
-                outcome: outcome(call.candidates.iter().find(|candidate| candidate.installation == id)),
-            }),
-            CredentialChoice::ResolveAtCallTime => {
-                for (owner, _) in owners(call.principal) {
-                    let found = call.candidates.iter().filter(|candidate| candidate.owner == owner).min_by_key(|candidate| candidate.installation);
-                    steps.push(Step { looked_at: format!("installation of {owner}"), outcome: outcome(found) });
-                    if found.is_some() {
-                        break;
-                    }
-                }
-            }
-        }
-        Explanation { steps, installation: chosen }
+        let mut look = |looked_at: String, found: Option<&Candidate>| {
+            let outcome = found.map_or_else(
+                || "none that is ready and has the tool".to_owned(),
+                |candidate| format!("installation {}", candidate.installation),
+            );
+            steps.push(Step { looked_at, outcome });
+            found.map(|candidate| candidate.installation)
+        };
+        let installation = match call.choice {
+            CredentialChoice::Pinned(id) => look(format!("pinned installation {id}"), pinned(call.candidates, id)),
+            CredentialChoice::ResolveAtCallTime => owners(call.principal)
+                .find_map(|(owner, _)| look(format!("installation of {owner}"), of_owner(call.candidates, owner))),
+        };
+        Explanation { steps, installation }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,8 +32,20 @@ pub enum Resource {
 impl Resource {
     /// Every resource.
     pub const ALL: &'static [Self] = &[
-        Self::Entry, Self::Installation, Self::McpServer, Self::Gateway, Self::Agent, Self::Policy, Self::Limit, Self::User, Self::Team, Self::Role, Self::Token,
-        Self::Client, Self::IdentityProvider, Self::AuditLog,
+        Self::Entry,
+        Self::Installation,
+        Self::McpServer,
+        Self::Gateway,
+        Self::Agent,
+        Self::Policy,
+        Self::Limit,
+        Self::User,
+        Self::Team,
+        Self::Role,
+        Self::Token,
+        Self::Client,
+        Self::IdentityProvider,
+        Self::AuditLog,
     ];
 }
 
@@ -74,7 +86,13 @@ impl FromStr for Permission {
             let action = serde_json::from_value(action.into()).ok()?;
             Some(Self(resource, action))
         };
-        parse().ok_or_else(|| crate::Error::invalid("permission", format!("{text:?} is not a permission"), "write `resource:action`, as in `entry:create`"))
+        parse().ok_or_else(|| {
+            crate::Error::invalid(
+                "permission",
+                format!("{text:?} is not a permission"),
+                "write `resource:action`, as in `entry:create`",
+            )
+        })
     }
 }
 
@@ -150,11 +168,14 @@ impl RoleName {
     pub fn built_in(&self) -> Option<Permissions> {
         use Action::{Admin, Create, Delete, Read, TeamAdmin, Update};
         use Resource::{Agent, AuditLog, Entry, Gateway, Installation, Limit, McpServer, Policy, Team, Token};
-        let every = |resources: &[Resource], actions: &[Action]| -> Vec<Permission> { resources.iter().flat_map(|r| actions.iter().map(|a| Permission(*r, *a))).collect() };
+        let every = |resources: &[Resource], actions: &[Action]| -> Vec<Permission> {
+            resources.iter().flat_map(|r| actions.iter().map(|a| Permission(*r, *a))).collect()
+        };
         match self.0.as_str() {
             Self::ADMIN => Some(every(Resource::ALL, &[Admin]).into_iter().collect()),
             Self::EDITOR => {
-                let mut all = every(&[Entry, Installation, Gateway, Agent, Policy, Limit], &[Read, Create, Update, Delete]);
+                let mut all =
+                    every(&[Entry, Installation, Gateway, Agent, Policy, Limit], &[Read, Create, Update, Delete]);
                 all.extend(every(&[Installation, Gateway, Agent], &[TeamAdmin]));
                 all.extend(every(&[Team, McpServer, AuditLog], &[Read]));
                 all.extend(every(&[Token], &[Read, Create, Delete]));
@@ -191,3 +212,6 @@ pub struct Role {
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
+
+#[cfg(test)]
+mod tests;

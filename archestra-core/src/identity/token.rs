@@ -25,7 +25,11 @@ impl PlainToken {
     /// [`Error::Backend`] when the operating system gives no random bytes.
     pub fn generate() -> Result<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
-        rand::fill(&mut bytes[..]).map_err(|_| Error::Backend { backend: "random", reason: "no random bytes from the operating system".to_owned(), source: None })?;
+        rand::fill(&mut bytes[..]).map_err(|_| Error::Backend {
+            backend: "random",
+            reason: "no random bytes from the operating system".to_owned(),
+            source: None,
+        })?;
         Ok(Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes[..])))))
     }
 
@@ -34,10 +38,17 @@ impl PlainToken {
     /// # Errors
     /// [`Error::Invalid`], without the token, unless it is `arch_` and 32 to 256 of `[A-Za-z0-9_-]`.
     pub fn parse(text: &str) -> Result<Self> {
-        let fits = |secret: &str| (MIN_SECRET..=256).contains(&secret.len()) && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let fits = |secret: &str| {
+            (MIN_SECRET..=256).contains(&secret.len())
+                && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        };
         match text.strip_prefix(PREFIX) {
             Some(secret) if fits(secret) => Ok(Self(Zeroizing::new(text.to_owned()))),
-            _ => Err(Error::Invalid(vec![Finding::new("token", "not a static token", "use `arch_` followed by 32 to 256 letters, digits, '_' or '-'")])),
+            _ => Err(Error::Invalid(vec![Finding::new(
+                "token",
+                "not a static token",
+                "use `arch_` followed by 32 to 256 letters, digits, '_' or '-'",
+            )])),
         }
     }
 
@@ -96,7 +107,11 @@ impl<'de> Deserialize<'de> for TokenHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let mut hash = [0; 32];
-        let valid = text.len() == 64 && hash.iter_mut().enumerate().all(|(n, byte)| text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some());
+        let valid = text.len() == 64
+            && text.bytes().all(|b| b.is_ascii_hexdigit())
+            && hash.iter_mut().enumerate().all(|(n, byte)| {
+                text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some()
+            });
         if valid { Ok(Self(hash)) } else { Err(serde::de::Error::custom("not 64 hexadecimal digits")) }
     }
 }
@@ -146,3 +161,6 @@ pub struct Token {
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
+
+#[cfg(test)]
+mod tests;

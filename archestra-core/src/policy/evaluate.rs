@@ -5,7 +5,8 @@ use crate::{
     id::{ConsumerId, EntryId, PolicyId},
     identity::{Caller, Principal},
 };
-use serde_json::Value;
+use serde_json::{Number, Value};
+use std::cmp::{Ordering, Reverse};
 
 /// What a call is judged by.
 #[derive(Debug, Clone, Copy)]
@@ -43,12 +44,14 @@ pub enum Verdict {
 #[must_use]
 pub fn evaluate<'a>(rules: impl IntoIterator<Item = &'a Policy>, call: CallFacts<'_>) -> Verdict {
     let matching = rules.into_iter().filter(|rule| rule.applies_to(&call));
-    let rank = |rule: &Policy| (std::cmp::Reverse(rule.spec.priority), rule.spec.action == PolicyAction::Allow, rule.id);
+    let rank = |rule: &Policy| (Reverse(rule.spec.priority), rule.spec.action == PolicyAction::Allow, rule.id);
     match matching.min_by_key(|rule| rank(rule)) {
         None => Verdict::Allow(None),
         Some(rule) => match rule.spec.action {
             PolicyAction::Allow => Verdict::Allow(Some(rule.id)),
-            PolicyAction::Block => Verdict::Block { policy: rule.id, name: rule.spec.name.clone(), message: rule.spec.message.clone() },
+            PolicyAction::Block => {
+                Verdict::Block { policy: rule.id, name: rule.spec.name.clone(), message: rule.spec.message.clone() }
+            }
         },
     }
 }
@@ -68,8 +71,13 @@ impl Policy {
 
     fn applies_to(&self, call: &CallFacts<'_>) -> bool {
         self.concerns(call.consumer, call.entry, call.tool)
-            && (self.spec.callers.is_empty() || self.spec.callers.iter().any(|selector| selector.selects(call.principal)))
-            && self.spec.conditions.iter().all(|condition| call.arguments.is_some_and(|arguments| condition.holds(arguments)))
+            && (self.spec.callers.is_empty()
+                || self.spec.callers.iter().any(|selector| selector.selects(call.principal)))
+            && self
+                .spec
+                .conditions
+                .iter()
+                .all(|condition| call.arguments.is_some_and(|arguments| condition.holds(arguments)))
     }
 }
 
@@ -89,25 +97,51 @@ impl Condition {
     #[must_use]
     pub fn holds(&self, arguments: &Value) -> bool {
         let found = arguments.pointer(&self.path);
-        let wanted = self.value.as_ref();
-        let text = |test: fn(&str, &str) -> bool| found.and_then(Value::as_str).zip(wanted.and_then(Value::as_str)).is_some_and(|(a, b)| test(a, b));
-        let number = |test: fn(f64, f64) -> bool| found.and_then(Value::as_f64).zip(wanted.and_then(Value::as_f64)).is_some_and(|(a, b)| test(a, b));
-        let contains = || match (found, wanted) {
-            (Some(Value::String(text)), Some(Value::String(part))) => text.contains(part.as_str()),
-            (Some(Value::Array(items)), Some(value)) => items.contains(value),
+        let both = found.zip(self.value.as_ref());
+        let text = |test: fn(&str, &str) -> bool| {
+            both.and_then(|(found, wanted)| found.as_str().zip(wanted.as_str())).is_some_and(|(a, b)| test(a, b))
+        };
+        let order = || both.and_then(|(found, wanted)| compare(found.as_number()?, wanted.as_number()?));
+        let equal = || both.is_some_and(|(found, wanted)| same(found, wanted));
+        let contains = || match both {
+            Some((Value::String(text), Value::String(part))) => text.contains(part.as_str()),
+            Some((Value::Array(items), value)) => items.iter().any(|item| same(item, value)),
             _ => false,
         };
         match self.operator {
-            Operator::Equals => found.is_some() && found == wanted,
-            Operator::NotEquals => found != wanted,
+            Operator::Equals => equal(),
+            Operator::NotEquals => !equal(),
             Operator::Contains => contains(),
             Operator::NotContains => !contains(),
             Operator::StartsWith => text(|a, b| a.starts_with(b)),
             Operator::EndsWith => text(|a, b| a.ends_with(b)),
-            Operator::GreaterThan => number(|a, b| a > b),
-            Operator::LessThan => number(|a, b| a < b),
+            Operator::GreaterThan => order() == Some(Ordering::Greater),
+            Operator::LessThan => order() == Some(Ordering::Less),
             Operator::Exists => found.is_some(),
             Operator::Absent => found.is_none(),
         }
     }
 }
+
+/// Whether two values are the same, where a server that reads them could not tell them apart: `5` is `5.0`.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => compare(a, b) == Some(Ordering::Equal),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Whole numbers are compared as such, since as floating-point numbers neighbours beyond 2^53 would be alike.
+fn compare(a: &Number, b: &Number) -> Option<Ordering> {
+    match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => Some(a.cmp(&b)),
+        _ => a.as_f64()?.partial_cmp(&b.as_f64()?),
+    }
+}
+
+#[cfg(test)]
+mod tests;

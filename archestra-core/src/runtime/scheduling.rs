@@ -53,3 +53,6 @@ pub fn merge(platform: &Scheduling, workload: &Scheduling) -> Scheduling {
     let tolerations = workload.tolerations.clone().or_else(|| platform.tolerations.clone());
     Scheduling { node_selector, tolerations }
 }
+
+#[cfg(test)]
+mod tests;

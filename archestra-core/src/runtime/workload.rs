@@ -49,7 +49,15 @@ impl FromStr for WorkloadId {
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !text.starts_with('-')
             && !text.ends_with('-');
-        if fits { Ok(Self(text.to_owned())) } else { Err(Error::invalid("workload", format!("{text:?} is not a workload id"), "use the id that the API returned")) }
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::invalid(
+                "workload",
+                format!("{text:?} is not a workload id"),
+                "use the id that the API returned",
+            ))
+        }
     }
 }
 
@@ -246,3 +254,6 @@ pub struct Manifest {
     /// Documents in YAML, or whatever the runtime's own form is.
     pub documents: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,8 @@ impl FromStr for KeyId {
     type Err = KeyRingError;
 
     fn from_str(text: &str) -> Result<Self, KeyRingError> {
-        let fits = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let fits =
+            (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if fits { Ok(Self(text.to_owned())) } else { Err(KeyRingError::KeyId(text.to_owned())) }
     }
 }
@@ -118,7 +119,10 @@ pub struct KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing").field("newest", &self.newest).field("keys", &self.masters.keys().collect::<Vec<_>>()).finish()
+        f.debug_struct("KeyRing")
+            .field("newest", &self.newest)
+            .field("keys", &self.masters.keys().collect::<Vec<_>>())
+            .finish()
     }
 }
 
@@ -189,7 +193,8 @@ impl KeyRing {
     /// Two rings with the same keys, and only those, have the same fingerprint. It reveals nothing about the keys.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, b"archestra/key-ring/fingerprint/v1"));
+        let mut context =
+            hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, b"archestra/key-ring/fingerprint/v1"));
         for (id, master) in &self.masters {
             let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &master[..]), b"archestra/key-ring/proof/v1");
             context.update(id.as_str().as_bytes());
@@ -203,7 +208,13 @@ impl KeyRing {
     #[must_use]
     pub fn derive(&self, purpose: Purpose) -> Derived {
         let keys = self.masters.iter().map(|(id, master)| (id.clone(), derive_key(master, purpose))).collect();
-        let macs = self.masters.iter().map(|(id, master)| (id.clone(), hmac::Key::new(hmac::HMAC_SHA256, &derive_bytes(master, purpose, b"mac")[..]))).collect();
+        let macs = self
+            .masters
+            .iter()
+            .map(|(id, master)| {
+                (id.clone(), hmac::Key::new(hmac::HMAC_SHA256, &derive_bytes(master, purpose, b"mac")[..]))
+            })
+            .collect();
         Derived { newest: self.newest.clone(), keys, macs }
     }
 }
@@ -250,7 +261,8 @@ impl Derived {
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN).ok_or(KeyRingError::Sealed)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyRingError::Sealed)?;
         let mut buffer = Zeroizing::new(sealed.to_vec());
-        let plain = opener.open_in_place(nonce, Aad::from(context), &mut buffer).map_err(|_| KeyRingError::Sealed)?.len();
+        let plain =
+            opener.open_in_place(nonce, Aad::from(context), &mut buffer).map_err(|_| KeyRingError::Sealed)?.len();
         buffer.truncate(plain);
         Ok(buffer)
     }
@@ -322,7 +334,10 @@ mod tests {
         let opened = both.derive(Purpose::Secrets).open(&sealed.key, &sealed.bytes, b"row 1").unwrap();
         assert_eq!(&opened[..], b"plain");
         assert!(both.derive(Purpose::Secrets).is_outdated(&sealed.key));
-        assert!(matches!(new.derive(Purpose::Secrets).open(&sealed.key, &sealed.bytes, b"row 1"), Err(KeyRingError::Missing(_))));
+        assert!(matches!(
+            new.derive(Purpose::Secrets).open(&sealed.key, &sealed.bytes, b"row 1"),
+            Err(KeyRingError::Missing(_))
+        ));
     }
 
     #[test]
@@ -342,7 +357,8 @@ mod tests {
 
     #[test]
     fn bad_key_files_are_refused_with_their_line_and_nothing_of_their_content() {
-        for (text, expected) in [("", "holds no key"), ("a", "line 1"), ("\na !!!", "line 2"), ("a c2hvcnQ=", "line 1")] {
+        for (text, expected) in [("", "holds no key"), ("a", "line 1"), ("\na !!!", "line 2"), ("a c2hvcnQ=", "line 1")]
+        {
             let error = KeyRing::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("c2hvcnQ="));

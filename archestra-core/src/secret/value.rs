@@ -119,8 +119,11 @@ impl SecretBundle {
     /// # Errors
     /// [`Error::Backend`] when this is not an object of strings; the text never holds any of it.
     pub fn from_plaintext(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes)
-            .map_err(|_| Error::Backend { backend: "secret store", reason: "a stored bundle is not an object of strings".to_owned(), source: None })
+        serde_json::from_slice(bytes).map_err(|_| Error::Backend {
+            backend: "secret store",
+            reason: "a stored bundle is not an object of strings".to_owned(),
+            source: None,
+        })
     }
 }
 
@@ -161,12 +164,19 @@ impl FromStr for SecretRef {
 
     fn from_str(text: &str) -> Result<Self> {
         let segment = |s: &str| {
-            !s.is_empty() && s != "." && s != ".." && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            !s.is_empty()
+                && s != "."
+                && s != ".."
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
         if text.len() <= 512 && text.split('/').all(segment) {
             return Ok(Self(text.to_owned()));
         }
-        Err(Error::invalid("secretRef", format!("{text:?} is not a secret reference"), "use segments of letters, digits, '.', '_' and '-' joined by '/', at most 512 bytes"))
+        Err(Error::invalid(
+            "secretRef",
+            format!("{text:?} is not a secret reference"),
+            "use segments of letters, digits, '.', '_' and '-' joined by '/', at most 512 bytes",
+        ))
     }
 }
 
@@ -197,3 +207,6 @@ impl utoipa::PartialSchema for SecretRef {
 
 #[cfg(feature = "openapi")]
 impl utoipa::ToSchema for SecretRef {}
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,11 @@
 //! a store that holds nothing. Suites that take a *pair* get two handles on the same, empty store, as two replicas have them.
 //! A case panics with the sentence of the contract that does not hold. What has to arrive may take [`LIMIT`].
 
-#![expect(clippy::panic, clippy::missing_panics_doc, reason = "cases are assertions: a case that fails panics and says what does not hold")]
+#![expect(
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "cases are assertions: a case that fails panics and says what does not hold"
+)]
 
 pub mod audit_sink;
 pub mod catalog_store;

@@ -140,7 +140,10 @@ impl Faults {
     }
 
     /// A feed that sends errors in place of events while the backend is down, and loses nothing.
-    fn follow<K: Send + 'static>(&self, events: BoxStream<'static, Result<FeedEvent<K>>>) -> BoxStream<'static, Result<FeedEvent<K>>> {
+    fn follow<K: Send + 'static>(
+        &self,
+        events: BoxStream<'static, Result<FeedEvent<K>>>,
+    ) -> BoxStream<'static, Result<FeedEvent<K>>> {
         const RETRY: Duration = Duration::from_millis(100);
         let faults = self.clone();
         let feed = futures::stream::unfold((faults, events), |(faults, mut events)| async move {

@@ -14,12 +14,15 @@
 mod identity;
 
 pub use identity::{
-    client, client_principal, identity_provider, organization_principal, role, team, team_principal, token, user, user_principal,
+    client, client_principal, identity_provider, organization_principal, role, team, team_principal, token, user,
+    user_principal,
 };
 
 use crate::{
     catalog::{CredentialModel, Entry, EntrySpec, Labels, RemoteServer, Scope, SelfHosted, ToolConcurrency, Transport},
-    consumer::{Assignment, Consumer, ConsumerKind, ConsumerSpec, CredentialChoice, ToolAssignment, ToolExposure, ToolNames},
+    consumer::{
+        Assignment, Consumer, ConsumerKind, ConsumerSpec, CredentialChoice, ToolAssignment, ToolExposure, ToolNames,
+    },
     event::{Actor, AuditRecord, CallRecord, Outcome},
     id::{AssignmentId, AuditId, ConsumerId, EntryId, InstallationId, LimitId, PolicyId, RevisionId, ToolId},
     installation::{Installation, InstallationState, Owner},
@@ -112,7 +115,8 @@ pub fn installation(entry: &Entry, owner: Owner) -> Installation {
 /// A tool of an entry that takes an object.
 #[must_use]
 pub fn tool(entry: &Entry, name: &str) -> Tool {
-    let definition = serde_json::json!({"name": name, "description": format!("does {name}"), "inputSchema": {"type": "object"}});
+    let definition =
+        serde_json::json!({"name": name, "description": format!("does {name}"), "inputSchema": {"type": "object"}});
     let at = now();
     Tool {
         id: ToolId::new(),
@@ -201,7 +205,12 @@ pub fn workload_spec(name: &str, command: &[&str]) -> WorkloadSpec {
 /// The first revision of a new workload with this specification and no secrets.
 #[must_use]
 pub fn workload(spec: WorkloadSpec) -> Workload {
-    Workload { id: WorkloadId::of_installation(InstallationId::new()), revision: RevisionNumber(1), spec, secrets: BTreeMap::new() }
+    Workload {
+        id: WorkloadId::of_installation(InstallationId::new()),
+        revision: RevisionNumber(1),
+        spec,
+        secrets: BTreeMap::new(),
+    }
 }
 
 /// A stored revision of an installation's workload.
@@ -240,7 +249,15 @@ pub fn policy(name: &str) -> Policy {
 /// A limit of so many calls a minute for all calls together.
 #[must_use]
 pub fn limit(name: &str, calls: u64) -> Limit {
-    let spec = LimitSpec { name: name.to_owned(), entry: None, tool: None, consumer: None, per: LimitPer::Organization, calls, window: 60 };
+    let spec = LimitSpec {
+        name: name.to_owned(),
+        entry: None,
+        tool: None,
+        consumer: None,
+        per: LimitPer::Organization,
+        calls,
+        window: 60,
+    };
     Limit { id: LimitId::new(), spec, created_at: now() }
 }
 
@@ -253,7 +270,13 @@ pub fn audit_record(action: &str, at: DateTime<Utc>) -> AuditRecord {
         id: AuditId::from_uuid(id),
         at,
         action: action.to_owned(),
-        actor: Actor { kind: "system".to_owned(), id: None, name: "system".to_owned(), method: "embedded".to_owned(), address: None },
+        actor: Actor {
+            kind: "system".to_owned(),
+            id: None,
+            name: "system".to_owned(),
+            method: "embedded".to_owned(),
+            address: None,
+        },
         outcome: Outcome::Success,
         error: None,
         duration_us: 1_500,

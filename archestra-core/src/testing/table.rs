@@ -4,7 +4,10 @@ mod feed;
 
 use crate::{
     Error, Result,
-    feed::{ChangeSet, Cursor, Expect, FeedEvent, MAX_PAGE, Operation, Page, PageRequest, StoreKey, StoreRecord, StoreRevision, Version, Versioned},
+    feed::{
+        ChangeSet, Cursor, Expect, FeedEvent, MAX_PAGE, Operation, Page, PageRequest, StoreKey, StoreRecord,
+        StoreRevision, Version, Versioned,
+    },
     secret::Expect as GenericExpect,
 };
 use futures::stream::BoxStream;
@@ -32,7 +35,10 @@ pub(super) trait Rules: fmt::Debug + Send + Sync + 'static {
     fn references(record: &Self::Record) -> Vec<<Self::Record as StoreRecord>::Key>;
 
     /// What becomes of a record when others are removed.
-    fn cascade(_record: &Self::Record, _removed: &BTreeSet<<Self::Record as StoreRecord>::Key>) -> Cascade<Self::Record> {
+    fn cascade(
+        _record: &Self::Record,
+        _removed: &BTreeSet<<Self::Record as StoreRecord>::Key>,
+    ) -> Cascade<Self::Record> {
         Cascade::Keep
     }
 }
@@ -92,8 +98,17 @@ impl<S: Rules> fmt::Debug for Table<S> {
 impl<S: Rules> Table<S> {
     /// An empty table that remembers its last `history` commits for feeds.
     pub(super) fn new(history: usize) -> Self {
-        let state = State { records: BTreeMap::new(), uniques: HashMap::new(), revision: StoreRevision(0), log: VecDeque::new() };
-        Self(Arc::new(Shared { state: Mutex::new(state), newest: watch::Sender::new(StoreRevision(0)), history: history.max(1) }))
+        let state = State {
+            records: BTreeMap::new(),
+            uniques: HashMap::new(),
+            revision: StoreRevision(0),
+            log: VecDeque::new(),
+        };
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            newest: watch::Sender::new(StoreRevision(0)),
+            history: history.max(1),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
@@ -111,7 +126,12 @@ impl<S: Rules> Table<S> {
     }
 
     /// One page of the records between two keys that match.
-    pub(super) fn list(&self, kind: fn(uuid::Uuid) -> Key<S>, page: &PageRequest, matches: impl Fn(&S::Record) -> bool) -> Result<Page<Versioned<S::Record>>> {
+    pub(super) fn list(
+        &self,
+        kind: fn(uuid::Uuid) -> Key<S>,
+        page: &PageRequest,
+        matches: impl Fn(&S::Record) -> bool,
+    ) -> Result<Page<Versioned<S::Record>>> {
         let start = match &page.cursor {
             None => Bound::Included(kind(uuid::Uuid::nil())),
             Some(Cursor(text)) => Bound::Excluded(kind(text.parse().map_err(|_| bad_cursor())?)),
@@ -121,7 +141,8 @@ impl<S: Rules> Table<S> {
         let state = self.state();
         let mut found = state.records.range((start, end)).filter(|(_, record)| matches(&record.value));
         let items: Vec<_> = found.by_ref().take(limit).map(|(_, record)| record.clone()).collect();
-        let next = items.last().filter(|_| found.next().is_some()).map(|last| Cursor(last.value.key().uuid().to_string()));
+        let next =
+            items.last().filter(|_| found.next().is_some()).map(|last| Cursor(last.value.key().uuid().to_string()));
         Ok(Page { items, next })
     }
 
@@ -172,7 +193,8 @@ impl<S: Rules> State<S> {
                 }
             }
         }
-        let removed: BTreeSet<_> = staged.records.keys().copied().filter(|key| self.records.contains_key(key)).collect();
+        let removed: BTreeSet<_> =
+            staged.records.keys().copied().filter(|key| self.records.contains_key(key)).collect();
         if !removed.is_empty() {
             for (key, record) in self.records.iter().filter(|(key, _)| !named.contains(key)) {
                 match S::cascade(&record.value, &removed) {
@@ -204,7 +226,9 @@ impl<S: Rules> State<S> {
             (GenericExpect::Any, _) => return Ok(()),
             (Expect::Absent, None) if !removal => return Ok(()),
             (Expect::Version(expected), Some(version)) if expected == version => return Ok(()),
-            (Expect::Version(expected), Some(version)) => format!("it was at version {expected} and is at {version} now; read it again"),
+            (Expect::Version(expected), Some(version)) => {
+                format!("it was at version {expected} and is at {version} now; read it again")
+            }
             (Expect::Absent, Some(_)) => "it is there already".to_owned(),
             (_, None) => "it is not there any more".to_owned(),
         };
@@ -234,9 +258,14 @@ impl<S: Rules> State<S> {
         for (key, record) in &staged.records {
             let Some(record) = record else { continue };
             for target in S::references(record) {
-                let there = staged.records.get(&target).map_or_else(|| self.records.contains_key(&target), Option::is_some);
+                let there =
+                    staged.records.get(&target).map_or_else(|| self.records.contains_key(&target), Option::is_some);
                 if !there {
-                    return Err(Error::conflict(key.label(), key.uuid(), format!("it refers to {target}, which does not exist")));
+                    return Err(Error::conflict(
+                        key.label(),
+                        key.uuid(),
+                        format!("it refers to {target}, which does not exist"),
+                    ));
                 }
             }
         }
@@ -246,7 +275,11 @@ impl<S: Rules> State<S> {
         }
         for (key, record) in self.records.iter().filter(|(key, _)| !staged.records.contains_key(key)) {
             if let Some(target) = S::references(&record.value).into_iter().find(removed) {
-                return Err(Error::conflict(target.label(), target.uuid(), format!("{key} refers to it; remove or change that first")));
+                return Err(Error::conflict(
+                    target.label(),
+                    target.uuid(),
+                    format!("{key} refers to it; remove or change that first"),
+                ));
             }
         }
         Ok(())

@@ -31,7 +31,10 @@ async fn an_outage_begins_after_some_calls_and_ends_when_it_is_healed() {
     store.faults().fail_after(1);
     store.commit(ChangeSet::new().create(fixtures::remote_entry("first"))).await.unwrap();
     for _ in 0..3 {
-        assert_eq!(store.commit(ChangeSet::new().create(fixtures::remote_entry("second"))).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(
+            store.commit(ChangeSet::new().create(fixtures::remote_entry("second"))).await.unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
     }
     store.faults().heal();
     assert_eq!(store.commit(ChangeSet::new()).await.unwrap(), StoreRevision(1));

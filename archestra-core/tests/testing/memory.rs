@@ -33,7 +33,9 @@ async fn a_feed_resyncs_from_before_its_history() {
     assert_eq!(first, FeedEvent::Resync { revision: StoreRevision(3) });
     let mut feed = store.changes(Some(StoreRevision(1)));
     for revision in [2, 3] {
-        assert!(matches!(feed.next().await.unwrap().unwrap(), FeedEvent::Changed { revision: StoreRevision(n), .. } if n == revision));
+        assert!(
+            matches!(feed.next().await.unwrap().unwrap(), FeedEvent::Changed { revision: StoreRevision(n), .. } if n == revision)
+        );
     }
 }
 

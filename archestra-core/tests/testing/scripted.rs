@@ -25,7 +25,7 @@ async fn connect(runtime: &ScriptedRuntime, workload: &Workload) -> Channel {
     }
 }
 
-async fn send(channel: &Channel, message: Value) {
+async fn send(channel: &Channel, message: &Value) {
     channel.send(message.to_string().into()).await.unwrap();
 }
 
@@ -34,7 +34,7 @@ async fn receive(channel: &mut Channel) -> Value {
 }
 
 async fn request(channel: &mut Channel, method: &str, params: Value) -> Value {
-    send(channel, json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).await;
+    send(channel, &json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).await;
     receive(channel).await
 }
 
@@ -43,7 +43,7 @@ fn modern(mut params: Value) -> Value {
     params
 }
 
-fn call(id: i64, tool: &str, meta: Value) -> Value {
+fn call(id: i64, tool: &str, meta: &Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": {}, "_meta": meta}})
 }
 
@@ -55,7 +55,10 @@ async fn a_server_of_both_eras_answers_each_in_its_own_way() {
     let initialized = request(&mut channel, "initialize", json!({"protocolVersion": "2025-06-18"})).await;
     assert_eq!(initialized["result"]["protocolVersion"], "2025-06-18");
     let listed = request(&mut channel, "tools/list", modern(json!({}))).await;
-    assert_eq!((&listed["result"]["resultType"], &listed["result"]["cacheScope"]), (&json!("complete"), &json!("private")));
+    assert_eq!(
+        (&listed["result"]["resultType"], &listed["result"]["cacheScope"]),
+        (&json!("complete"), &json!("private"))
+    );
     let listed = request(&mut channel, "tools/list", json!({})).await;
     assert_eq!(listed["result"].get("resultType"), None);
     assert_eq!(request(&mut channel, "ping", json!({})).await["result"], json!({}));
@@ -67,12 +70,17 @@ async fn servers_of_one_era_refuse_the_other() {
     assert_eq!(request(&mut channel, "server/discover", modern(json!({}))).await["error"]["code"], -32601);
     let (_runtime, _, mut channel) = running(ScriptedServer::new("modern").eras(Eras::Modern)).await;
     let refused = request(&mut channel, "initialize", json!({"protocolVersion": "2025-11-25"})).await;
-    assert_eq!((&refused["error"]["code"], &refused["error"]["data"]["supported"]), (&json!(-32022), &json!(["2026-07-28"])));
+    assert_eq!(
+        (&refused["error"]["code"], &refused["error"]["data"]["supported"]),
+        (&json!(-32022), &json!(["2026-07-28"]))
+    );
 }
 
 #[tokio::test]
 async fn tools_are_listed_in_pages() {
-    let server = ["a", "b", "c"].into_iter().fold(ScriptedServer::new("pages").page_size(2), |server, name| server.tool(name, |_| "x"));
+    let server = ["a", "b", "c"]
+        .into_iter()
+        .fold(ScriptedServer::new("pages").page_size(2), |server, name| server.tool(name, |_| "x"));
     let (_runtime, _, mut channel) = running(server).await;
     let first = request(&mut channel, "tools/list", json!({})).await;
     assert_eq!(first["result"]["tools"].as_array().unwrap().len(), 2);
@@ -87,7 +95,9 @@ async fn calls_are_answered_as_scripted_and_recorded() {
         .tool("structured", |arguments: &Value| Answer::structured(&json!({"got": arguments["n"]})))
         .tool("fails", |_| Answer::tool_error("no such file"))
         .tool("refuses", |_| Answer::error(-32050, "not today"))
-        .tool("panics", |arguments: &Value| arguments["absent"].as_str().expect("this test panics on purpose").to_owned());
+        .tool("panics", |arguments: &Value| {
+            arguments["absent"].as_str().expect("this test panics on purpose").to_owned()
+        });
     let (runtime, workload, mut channel) = running(server).await;
     let answer = request(&mut channel, "tools/call", json!({"name": "structured", "arguments": {"n": 7}})).await;
     assert_eq!(answer["result"]["structuredContent"], json!({"got": 7}));
@@ -96,40 +106,48 @@ async fn calls_are_answered_as_scripted_and_recorded() {
     assert_eq!(request(&mut channel, "tools/call", json!({"name": "absent"})).await["error"]["code"], -32602);
     assert_eq!(request(&mut channel, "tools/call", json!({"name": "panics"})).await["error"]["code"], -32603);
     let calls = runtime.calls();
-    assert_eq!((calls.len(), &calls[0].workload, calls[0].tool.as_str(), &calls[0].arguments), (4, &workload.id, "structured", &json!({"n": 7})));
+    assert_eq!(
+        (calls.len(), &calls[0].workload, calls[0].tool.as_str(), &calls[0].arguments),
+        (4, &workload.id, "structured", &json!({"n": 7}))
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn progress_comes_before_the_answer_and_only_if_asked_for() {
     let slow = |_: &Value| Answer::text("done").after(Duration::from_secs(9)).with_progress([(1, 2), (2, 2)]);
     let (_runtime, _, mut channel) = running(ScriptedServer::new("progress").tool("slow", slow)).await;
-    send(&channel, call(1, "slow", json!({"progressToken": "p1"}))).await;
+    send(&channel, &call(1, "slow", &json!({"progressToken": "p1"}))).await;
     for n in [1, 2] {
         let message = receive(&mut channel).await;
         assert_eq!((&message["params"]["progressToken"], &message["params"]["progress"]), (&json!("p1"), &json!(n)));
     }
     assert_eq!(receive(&mut channel).await["id"], 1);
-    send(&channel, call(2, "slow", json!({}))).await;
+    send(&channel, &call(2, "slow", &json!({}))).await;
     assert_eq!(receive(&mut channel).await["id"], 2);
 }
 
 #[tokio::test]
 async fn a_cancelled_call_has_no_answer() {
-    let (_runtime, _, mut channel) = running(ScriptedServer::new("hangs").tool("hang", |_| Answer::never()).tool("echo", |_| "hi")).await;
-    send(&channel, call(1, "hang", json!({}))).await;
-    send(&channel, json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})).await;
-    send(&channel, call(2, "echo", json!({}))).await;
+    let (_runtime, _, mut channel) =
+        running(ScriptedServer::new("hangs").tool("hang", |_| Answer::never()).tool("echo", |_| "hi")).await;
+    send(&channel, &call(1, "hang", &json!({}))).await;
+    send(&channel, &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})).await;
+    send(&channel, &call(2, "echo", &json!({}))).await;
     assert_eq!(receive(&mut channel).await["id"], 2);
 }
 
 #[tokio::test]
 async fn a_crash_answers_what_is_under_way_and_the_server_comes_back() {
-    let server = ScriptedServer::new("fragile").tool("hang", |_| Answer::never()).tool("crash", |_| Answer::crash("signal 11"));
+    let server =
+        ScriptedServer::new("fragile").tool("hang", |_| Answer::never()).tool("crash", |_| Answer::crash("signal 11"));
     let (runtime, workload, mut channel) = running(server).await;
     let mut watch = runtime.watch();
-    send(&channel, call(1, "hang", json!({}))).await;
-    send(&channel, call(2, "crash", json!({}))).await;
-    let mut failed: Vec<_> = [receive(&mut channel).await, receive(&mut channel).await].iter().map(|answer| (answer["id"].as_i64(), answer["error"]["code"].as_i64())).collect();
+    send(&channel, &call(1, "hang", &json!({}))).await;
+    send(&channel, &call(2, "crash", &json!({}))).await;
+    let mut failed: Vec<_> = [receive(&mut channel).await, receive(&mut channel).await]
+        .iter()
+        .map(|answer| (answer["id"].as_i64(), answer["error"]["code"].as_i64()))
+        .collect();
     failed.sort_unstable();
     assert_eq!(failed, [(Some(1), Some(-32000)), (Some(2), Some(-32000))]);
     assert_eq!(channel.recv().await, None);

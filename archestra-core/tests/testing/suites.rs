@@ -15,10 +15,14 @@ use futures::{StreamExt as _, stream::BoxStream};
 use std::{future::Future, sync::Arc, time::Duration};
 
 /// The text a case panics with.
-fn complaint(case: impl Future<Output = ()> + Send + 'static) -> String {
-    let outcome = std::thread::spawn(|| conformance::run(case)).join();
+fn complaint<F: Future<Output = ()>>(case: impl FnOnce() -> F + Send + 'static) -> String {
+    let outcome = std::thread::spawn(|| conformance::run(case())).join();
     let panic = outcome.expect_err("a suite notices a broken promise");
-    panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_default()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +39,9 @@ struct FlawedSecrets(MemorySecrets, Flaw);
 impl SecretStore for FlawedSecrets {
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
         match self.0.get(reference).await {
-            Err(Error::NotFound { .. }) if self.1 == Flaw::OpensWhenAbsent => Ok(StoredBundle { bundle: SecretBundle::new(), version: SecretVersion(0) }),
+            Err(Error::NotFound { .. }) if self.1 == Flaw::OpensWhenAbsent => {
+                Ok(StoredBundle { bundle: SecretBundle::new(), version: SecretVersion(0) })
+            }
             read => read,
         }
     }
@@ -65,7 +71,11 @@ impl SecretStore for FlawedSecrets {
 }
 
 fn secrets_complaint(flaw: Flaw) -> String {
-    complaint(conformance::secret_store::all(move || async move { Arc::new(FlawedSecrets(MemorySecrets::new(), flaw)) as Arc<dyn SecretStore> }))
+    complaint(move || {
+        conformance::secret_store::all(move || async move {
+            Arc::new(FlawedSecrets(MemorySecrets::new(), flaw)) as Arc<dyn SecretStore>
+        })
+    })
 }
 
 #[test]
@@ -134,7 +144,9 @@ impl StateStore for TornState {
 
 #[test]
 fn a_state_store_that_takes_in_two_steps_is_noticed() {
-    let said = complaint(conformance::state_store::all(|| async { Arc::new(TornState(MemoryState::new())) as Arc<dyn StateStore> }));
+    let said = complaint(move || {
+        conformance::state_store::all(|| async { Arc::new(TornState(MemoryState::new())) as Arc<dyn StateStore> })
+    });
     assert!(said.contains("of several takers exactly one gets the value"), "{said}");
 }
 
@@ -205,7 +217,11 @@ impl CatalogStore for FlawedCatalog {
 }
 
 fn catalog_complaint(flaw: CatalogFlaw) -> String {
-    complaint(conformance::catalog_store::all(move || async move { Arc::new(FlawedCatalog(MemoryCatalog::new(), flaw)) as Arc<dyn CatalogStore> }))
+    complaint(move || {
+        conformance::catalog_store::all(move || async move {
+            Arc::new(FlawedCatalog(MemoryCatalog::new(), flaw)) as Arc<dyn CatalogStore>
+        })
+    })
 }
 
 #[test]
@@ -216,7 +232,7 @@ fn a_catalog_that_forgets_removals_in_its_feed_is_noticed() {
 
 #[test]
 fn a_catalog_that_commits_one_by_one_is_noticed() {
-    let said = complaint(async {
+    let said = complaint(|| async {
         let store: Arc<dyn CatalogStore> = Arc::new(FlawedCatalog(MemoryCatalog::new(), CatalogFlaw::CommitsOneByOne));
         conformance::catalog_store::a_failing_operation_undoes_the_whole_set(&store).await;
     });
@@ -231,7 +247,12 @@ struct GreedyResolver;
 impl CredentialResolver for GreedyResolver {
     async fn resolve(&self, call: &CallContext<'_>) -> Result<Resolved, CredentialError> {
         let Some(first) = call.candidates.first() else { return DefaultResolver.resolve(call).await };
-        Ok(Resolved { installation: first.installation, owner: first.owner, reason: archestra_core::credential::ResolutionReason::Custom, plan: plan(call.entry, first) })
+        Ok(Resolved {
+            installation: first.installation,
+            owner: first.owner,
+            reason: archestra_core::credential::ResolutionReason::Custom,
+            plan: plan(call.entry, first),
+        })
     }
 
     async fn explain(&self, call: &CallContext<'_>) -> Explanation {
@@ -241,7 +262,7 @@ impl CredentialResolver for GreedyResolver {
 
 #[test]
 fn a_resolver_that_borrows_from_strangers_is_noticed() {
-    let said = complaint(async {
+    let said = complaint(|| async {
         let resolver: Arc<dyn CredentialResolver> = Arc::new(GreedyResolver);
         conformance::credential_resolver::never_answers_with_a_strangers_installation(&resolver).await;
     });

@@ -8,11 +8,13 @@ use archestra_core::{
     identity::Principal,
 };
 use axum::{
-    extract::{ConnectInfo, FromRequestParts},
+    extract::{ConnectInfo, FromRequestParts, Request, State},
     http::request::Parts,
+    middleware::Next,
+    response::Response,
 };
 use chrono::Utc;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -157,6 +159,32 @@ where
         result
     };
     state.tasks.spawn(change).await.map_err(|error| Problem::internal(format!("a change did not end: {error}")))?
+}
+
+/// Records that somebody was refused a change.
+pub(super) async fn record_refusals(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (mut parts, body) = request.into_parts();
+    let who = Who::from_request_parts(&mut parts, &state).await.ok();
+    let response = next.run(Request::from_parts(parts, body)).await;
+    if response.status() == StatusCode::FORBIDDEN
+        && method != Method::GET
+        && let Some(who) = who
+    {
+        (state.record)(AuditRecord {
+            id: AuditId::new(),
+            at: Utc::now(),
+            action: "control.refused".to_owned(),
+            actor: who.actor(),
+            outcome: Outcome::Denied,
+            error: Some("a permission is missing".to_owned()),
+            duration_us: 0,
+            call: None,
+            subject: Some(format!("{method} {path}")),
+            details: BTreeMap::new(),
+        });
+    }
+    response
 }
 
 /// Records a part of a change that has worked.

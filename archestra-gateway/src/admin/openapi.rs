@@ -4,8 +4,8 @@ use super::ProblemBody;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Components, ContentBuilder, Info, OpenApi, Ref, RefOr, ResponseBuilder, SecurityRequirement, Server,
-        path::Operation,
+        Components, ContentBuilder, Info, OpenApi, Ref, RefOr, Required, ResponseBuilder, SecurityRequirement, Server,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -32,17 +32,30 @@ pub(super) fn finish(mut api: OpenApi) -> String {
     for (path, item) in &mut api.paths.paths {
         let base = path.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned();
         let noun = singular(&base);
-        let operations =
-            [("get", &mut item.get), ("put", &mut item.put), ("post", &mut item.post), ("delete", &mut item.delete)];
-        for (_, operation) in operations
-            .into_iter()
-            .filter_map(|(method, operation)| operation.as_mut().map(|operation| (method, operation)))
-        {
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
             complete(operation, &base, &noun);
+        }
+        let versioned = path.matches('{').count() == 1 && VERSIONED.contains(&base.as_str());
+        for operation in [&mut item.put, &mut item.delete].into_iter().flatten().filter(|_| versioned) {
+            operation.parameters.get_or_insert_with(Vec::new).push(RefOr::T(if_match()));
         }
     }
     // A document that is made of strings, numbers and lists can always be written.
     api.to_json().expect("an OpenAPI document is always JSON")
+}
+
+/// The resources whose writes can name the version they were made for.
+const VERSIONED: &[&str] = &["entries", "gateways", "agents", "teams", "users", "policies"];
+
+fn if_match() -> Parameter {
+    let text = "The `resourceVersion` that was read, in quotes; when it is no longer the present one the answer is 412. A body, or the query, may name it too.";
+    ParameterBuilder::new()
+        .name("If-Match")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(text))
+        .schema(Some(String::schema()))
+        .build()
 }
 
 /// Makes the id unique over all resources, and says what an error looks like.

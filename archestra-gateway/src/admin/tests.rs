@@ -104,9 +104,9 @@ impl Rig {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let lifecycle = Lifecycle::new(LifecycleParts {
             catalog: Arc::clone(&catalog),
-            secrets: secrets.clone(),
+            secrets: Arc::clone(&secrets) as Arc<dyn SecretStore>,
             runtime: Some(Arc::clone(&runtime)),
-            discover: tools.clone(),
+            discover: Arc::clone(&tools) as Arc<dyn Discover>,
             options: LifecycleOptions::default(),
         });
         let records = Arc::new(Mutex::new(Vec::new()));
@@ -114,7 +114,7 @@ impl Rig {
         let state = AdminState {
             catalog,
             identity,
-            secrets: secrets.clone(),
+            secrets: Arc::clone(&secrets) as Arc<dyn SecretStore>,
             audit: Arc::new(MemoryAudit::new()),
             record: Arc::new(move |record| kept.lock().unwrap().push(record)),
             lifecycle,

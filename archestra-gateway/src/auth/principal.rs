@@ -3,11 +3,11 @@
 use archestra_core::{
     Error, ErrorKind, Result,
     feed::Versioned,
-    identity::{
-        AuthMethod, Caller, IdentityLookup, IdentityQuery, IdentityStore, IdentityStoreExt as _, Permissions, Principal,
-        Role, RoleName, Team, Token, TokenOwner, User,
-    },
     id::TeamId,
+    identity::{
+        AuthMethod, Caller, IdentityLookup, IdentityQuery, IdentityStore, IdentityStoreExt as _, Permissions,
+        Principal, Role, RoleName, Team, Token, TokenOwner, User,
+    },
 };
 use std::sync::Arc;
 

@@ -32,13 +32,9 @@ use crate::{
     route::ConsumerRoute,
 };
 use answer::{Reply, empty, json, rpc_error};
-use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 /// A request that was let in, and what it goes through.
 #[derive(Debug, Clone)]
@@ -62,18 +58,18 @@ impl Front {
         Self { shared }
     }
 
-    /// Answers one request to the consumer at `place`.
-    pub(crate) async fn handle<B>(&self, place: &str, request: Request<B>) -> Response<McpBody>
+    /// Answers one request from `address` to the consumer at `place`.
+    pub(crate) async fn handle<B>(&self, place: &str, address: Option<IpAddr>, request: Request<B>) -> Response<McpBody>
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        match self.serve(place, request).await {
+        match self.serve(place, address, request).await {
             Ok(reply) | Err(reply) => reply,
         }
     }
 
-    async fn serve<B>(&self, place: &str, request: Request<B>) -> Result<Reply, Reply>
+    async fn serve<B>(&self, place: &str, address: Option<IpAddr>, request: Request<B>) -> Result<Reply, Reply>
     where
         B: http_body::Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
@@ -82,14 +78,14 @@ impl Front {
         let (parts, body) = request.into_parts();
         shared.hosts.check(&parts).map_err(|refusal| answer::problem(StatusCode::FORBIDDEN, &refusal.to_string()))?;
         let who = self.enter(place, &parts.headers).await?;
-        let consumer = shared.routes.load().consumer(place).filter(|route| route.admits(&who.principal)).map(Arc::clone);
+        let consumer =
+            shared.routes.load().consumer(place).filter(|route| route.admits(&who.principal)).map(Arc::clone);
         let consumer = consumer.ok_or_else(|| {
             answer::problem(
                 StatusCode::NOT_FOUND,
                 &format!("there is no gateway or agent `{place}` that your token may use: check the URL, or its scope"),
             )
         })?;
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let visit = Visit { who, consumer, address };
         match parts.method {
             Method::POST => {}

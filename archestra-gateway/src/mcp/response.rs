@@ -50,6 +50,8 @@ pub struct ResultHead<'a> {
     pub ttl_ms: Option<Raw<'a>>,
     /// `cacheScope`.
     pub cache_scope: Option<Raw<'a>>,
+    /// A `resultType` that is no string.
+    odd_type: Option<Span>,
     modern_members: [Option<Span>; 4],
 }
 
@@ -86,6 +88,7 @@ impl<'a> ResultHead<'a> {
             task_id: None,
             ttl_ms: None,
             cache_scope: None,
+            odd_type: None,
             modern_members: [None; 4],
         };
         if cursor.kind() != Some(Kind::Object) {
@@ -113,7 +116,10 @@ impl<'a> ResultHead<'a> {
             }
             let member = Span::new(key.span.start, value.span().end);
             match &*key.value {
-                "resultType" => head.result_type = value.to_text(),
+                "resultType" => {
+                    head.result_type = value.to_text();
+                    head.odd_type = head.result_type.is_none().then(|| value.span());
+                }
                 "isError" => head.is_error = value.kind() == Kind::True,
                 "requestState" => head.request_state = value.to_text(),
                 "inputRequests" => head.input_requests = Some(value),

@@ -22,10 +22,10 @@ pub enum Overflow {
     Wait,
 }
 
-/// Takes audit records and writes them in batches.
+/// Takes audit records and writes them in batches. They are boxed, since each is moved several times on its way.
 #[derive(Debug, Clone)]
 pub struct AuditWriter {
-    queue: mpsc::Sender<AuditRecord>,
+    queue: mpsc::Sender<Box<AuditRecord>>,
     overflow: Overflow,
     meters: Meters,
 }
@@ -55,7 +55,7 @@ impl AuditWriter {
 
     /// Queues a record if there is room.
     pub fn offer(&self, record: AuditRecord) {
-        if self.queue.try_send(record).is_err() {
+        if self.queue.try_send(Box::new(record)).is_err() {
             self.meters.audit_dropped(1);
         }
     }
@@ -65,14 +65,14 @@ impl AuditWriter {
 #[derive(Debug)]
 pub(crate) struct Slot {
     writer: AuditWriter,
-    permit: Option<mpsc::OwnedPermit<AuditRecord>>,
+    permit: Option<mpsc::OwnedPermit<Box<AuditRecord>>>,
 }
 
 impl Slot {
     /// Queues the record.
     pub(crate) fn write(&mut self, record: AuditRecord) {
         match self.permit.take() {
-            Some(permit) => drop(permit.send(record)),
+            Some(permit) => drop(permit.send(Box::new(record))),
             None => self.writer.offer(record),
         }
     }
@@ -80,43 +80,41 @@ impl Slot {
 
 struct Task {
     sink: Arc<dyn AuditSink>,
-    records: mpsc::Receiver<AuditRecord>,
+    records: mpsc::Receiver<Box<AuditRecord>>,
     meters: Meters,
 }
 
 impl Task {
     async fn run(mut self, stop: CancellationToken) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while let Some(taken) = stop.run_until_cancelled(self.records.recv_many(&mut batch, BATCH)).await {
-            if taken == 0 {
+        let mut taken = Vec::with_capacity(BATCH);
+        while let Some(count) = stop.run_until_cancelled(self.records.recv_many(&mut taken, BATCH)).await {
+            if count == 0 {
                 return;
             }
-            if batch.len() < BATCH {
+            if taken.len() < BATCH {
                 // A short pause gathers what a burst brings, at no cost to whoever made the records.
                 let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-                while batch.len() < BATCH
+                while taken.len() < BATCH
                     && let Ok(record) = self.records.try_recv()
                 {
-                    batch.push(record);
+                    taken.push(record);
                 }
             }
-            self.write(&mut batch).await;
+            self.write(&mut taken).await;
         }
         self.records.close();
-        while self.records.recv_many(&mut batch, BATCH).await > 0 {
-            self.write(&mut batch).await;
+        while self.records.recv_many(&mut taken, BATCH).await > 0 {
+            self.write(&mut taken).await;
         }
     }
 
-    async fn write(&self, batch: &mut Vec<AuditRecord>) {
+    async fn write(&self, taken: &mut Vec<Box<AuditRecord>>) {
+        let batch: Vec<AuditRecord> = taken.drain(..).map(|record| *record).collect();
         let mut wait = Duration::from_millis(100);
         for attempt in 1..=ATTEMPTS {
-            let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(batch)).await;
+            let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(&batch)).await;
             match outcome {
-                Ok(Ok(())) => {
-                    batch.clear();
-                    return;
-                }
+                Ok(Ok(())) => return,
                 Ok(Err(error)) => tracing::warn!(%error, attempt, "audit records could not be written"),
                 Err(_) => tracing::warn!(attempt, "the audit sink took too long"),
             }
@@ -126,6 +124,5 @@ impl Task {
             }
         }
         self.meters.audit_dropped(batch.len() as u64);
-        batch.clear();
     }
 }

@@ -23,8 +23,7 @@ const DURATIONS: [f64; 16] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// Bytes: from a small message to the default limit and beyond.
-const SIZES: [f64; 9] =
-    [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+const SIZES: [f64; 9] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
 /// How a call ended, as the label `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +137,10 @@ impl Meters {
             tool_name: tool.name.clone(),
             status: status.label(),
         };
-        Arc::new(ToolMeters { success: self.outcome(&labels(CallStatus::Success)), error: self.outcome(&labels(CallStatus::Error)) })
+        Arc::new(ToolMeters {
+            success: self.outcome(&labels(CallStatus::Success)),
+            error: self.outcome(&labels(CallStatus::Error)),
+        })
     }
 
     fn outcome(&self, labels: &CallLabels) -> OutcomeMeters {

@@ -121,7 +121,10 @@ impl Agent {
         };
         let answer = match call(&self.shared, caller, &body, &request).await {
             Called::Rejected(error) => {
-                return Err(AgentError::Protocol { code: error.code(Era::Legacy), message: error.message.into_owned() });
+                return Err(AgentError::Protocol {
+                    code: error.code(Era::Legacy),
+                    message: error.message.into_owned(),
+                });
             }
             Called::Message(message) => message,
             Called::Answer(Answer::Message(message), log) => {

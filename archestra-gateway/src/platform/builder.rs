@@ -21,7 +21,10 @@ use archestra_core::{
     secret::{KeyRing, SecretStore},
     state::{AuditSink, StateStore},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -156,8 +159,13 @@ impl PlatformBuilder {
         let background = Background::new();
         let meters = Meters::new();
         let (audit_tasks, audit_stop) = background.audit();
-        let audit =
-            AuditWriter::start(Arc::clone(&sink), options.audit_overflow, meters.clone(), audit_tasks, audit_stop.clone());
+        let audit = AuditWriter::start(
+            Arc::clone(&sink),
+            options.audit_overflow,
+            meters.clone(),
+            audit_tasks,
+            audit_stop.clone(),
+        );
         let freshness = Arc::new(Freshness::new(FRESH + options.stale_grace));
         let routes = Arc::new(Routes::default());
         let server_info = serde_json::json!({ "name": "archestra", "version": env!("CARGO_PKG_VERSION") });
@@ -182,6 +190,7 @@ impl PlatformBuilder {
             resolver: self.resolver.unwrap_or_else(|| Arc::new(DefaultResolver)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            drained_by: OnceLock::new(),
             catalog,
             identity,
             secrets,

@@ -175,8 +175,7 @@ impl Mirror {
     ) -> ToolRoute {
         let ready = self.installations_of.get(&entry.id).into_iter().flatten().filter_map(|id| {
             let installation = self.installations.get(id)?;
-            let serves =
-                installation.state == InstallationState::Ready && installation.tools.contains_key(&tool.name);
+            let serves = installation.state == InstallationState::Ready && installation.tools.contains_key(&tool.name);
             serves.then_some(installation)
         });
         let (candidates, targets): (Vec<_>, HashMap<_, _>) = ready

@@ -81,7 +81,8 @@ fn listed(route: &ConsumerRoute, era: Era) -> Value {
 #[test]
 fn a_tool_is_listed_under_its_exposed_name_with_everything_else_untouched() {
     let mut world = world();
-    world.tool.definition = r#"{"title":"S","name":"Search Issues","x-new":{"name":"inner"},"inputSchema":{"type":"object"}}"#.into();
+    world.tool.definition =
+        r#"{"title":"S","name":"Search Issues","x-new":{"name":"inner"},"inputSchema":{"type":"object"}}"#.into();
     world.tool.hash = DefinitionHash::of(&serde_json::from_str(&world.tool.definition).unwrap());
     world.put(Record::Tool(world.tool.clone()));
     let route = world.route();

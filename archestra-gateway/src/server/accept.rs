@@ -76,7 +76,7 @@ pub(crate) async fn serve(
     // Long streams say goodbye, so that they do not hold the drain up.
     shared.stop.cancel();
     connections.close();
-    let drained = tokio::time::timeout(shared.options.drain_timeout, async {
+    let drained = tokio::time::timeout_at(shared.drain_deadline(), async {
         graceful.shutdown().await;
         connections.wait().await;
     });
@@ -86,12 +86,8 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-type Connection<'a> = hyper_util::server::conn::auto::Connection<
-    'a,
-    TokioIo<TcpStream>,
-    TowerToHyperService<Service>,
-    TokioExecutor,
->;
+type Connection<'a> =
+    hyper_util::server::conn::auto::Connection<'a, TokioIo<TcpStream>, TowerToHyperService<Service>, TokioExecutor>;
 
 fn connection(builder: &Builder<TokioExecutor>, stream: TcpStream, service: Service) -> Connection<'_> {
     builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
@@ -117,14 +113,15 @@ impl tower::Service<Request<Incoming>> for Service {
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(ConnectInfo(self.peer));
         let place = request.uri().path().strip_prefix(MCP).filter(|place| is_place(place)).map(str::to_owned);
         match place {
             Some(place) => {
                 let front = self.front.clone();
-                Box::pin(async move { Ok(front.handle(&place, request).await.map(Either::Left)) })
+                let address = self.peer.ip();
+                Box::pin(async move { Ok(front.handle(&place, Some(address), request).await.map(Either::Left)) })
             }
             None => {
+                request.extensions_mut().insert(ConnectInfo(self.peer));
                 let router = self.router.clone();
                 Box::pin(async move { Ok(router.oneshot(request.map(Body::new)).await?.map(Either::Right)) })
             }

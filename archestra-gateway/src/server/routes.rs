@@ -13,13 +13,13 @@ use archestra_core::Error;
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{ConnectInfo, Path, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
 };
 use http::{HeaderValue, StatusCode, header};
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// How long a store may take to say that it is there.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,7 +75,8 @@ pub(crate) async fn ready(shared: &Shared) -> Result<(), Error> {
 }
 
 async fn mcp(State(shared): State<Arc<Shared>>, Path(consumer): Path<String>, request: Request) -> Response {
-    Front::new(shared).handle(&consumer, request).await.map(Body::new)
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    Front::new(shared).handle(&consumer, address, request).await.map(Body::new)
 }
 
 async fn readiness(State(shared): State<Arc<Shared>>) -> Response {
@@ -122,7 +123,8 @@ async fn enter(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
 
 fn problem(status: StatusCode, detail: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("error");
-    let body = serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    let body =
+        serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
     let kind = HeaderValue::from_static("application/problem+json");
     (status, [(header::CONTENT_TYPE, kind)], Json(body).into_response().into_body()).into_response()
 }

@@ -1,6 +1,7 @@
 //! Single flight: many callers that need the same thing at once share one attempt to get it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
@@ -49,33 +50,26 @@ where
     where
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        let (joined, role) = {
-            let mut running = locked(&self.running);
-            match running.get(&key) {
-                Some(joined) => (joined.clone(), Role::Joined),
-                None => {
-                    let joined = self.start(key.clone(), start());
-                    running.insert(key, joined.clone());
-                    (joined, Role::Led)
-                }
+        let (sender, receiver) = oneshot::channel();
+        let (joined, role) = match locked(&self.running).entry(key.clone()) {
+            Entry::Occupied(running) => (running.get().clone(), Role::Joined),
+            Entry::Vacant(place) => {
+                let joined = async move { receiver.await.unwrap_or(Err(UpstreamError::Stopping)) }.boxed().shared();
+                (place.insert(joined).clone(), Role::Led)
             }
         };
+        if role == Role::Led {
+            // Without the lock: an attempt that gets no task takes itself off the list at once.
+            let landing = Landing { running: Arc::clone(&self.running), key };
+            let attempt = start();
+            self.tasks.spawn(async move {
+                let outcome = attempt.await;
+                drop(landing);
+                // Nobody may be waiting any more.
+                drop(sender.send(outcome));
+            });
+        }
         (joined.await, role)
-    }
-
-    fn start<F>(&self, key: K, attempt: F) -> Joined<T>
-    where
-        F: Future<Output = Outcome<T>> + Send + 'static,
-    {
-        let (sender, receiver) = oneshot::channel();
-        let landing = Landing { running: Arc::clone(&self.running), key };
-        self.tasks.spawn(async move {
-            let outcome = attempt.await;
-            drop(landing);
-            // Nobody may be waiting any more.
-            drop(sender.send(outcome));
-        });
-        async move { receiver.await.unwrap_or(Err(UpstreamError::Stopping)) }.boxed().shared()
     }
 }
 

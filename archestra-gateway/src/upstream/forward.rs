@@ -138,7 +138,8 @@ impl Inner {
                 self.listeners.modern(known, server, endpoint, credential, installation);
                 Ok(answer)
             }
-            Era::Legacy => self.in_session(server, known, attempt).await,
+            // Boxed to keep small what a modern call carries along.
+            Era::Legacy => Box::pin(self.in_session(server, known, attempt)).await,
         }
     }
 
@@ -153,8 +154,12 @@ impl Inner {
         let mut tries = Tries::First;
         loop {
             let session = self.sessions.get(installation, attempt.server, endpoint, credential).await;
-            // A server that does not initialize may not be a legacy one after all.
-            let session = session.inspect_err(|_| server.doubt(known))?;
+            let session = session.inspect_err(|error| {
+                // A server that cannot be initialized may not be a legacy one after all.
+                if matches!(error, UpstreamError::Protocol { .. }) {
+                    server.doubt(known);
+                }
+            })?;
             match legacy::send(attempt, &session).await {
                 Ok(answer) => {
                     self.listeners.legacy(&session, installation);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::refusal::Refusal;
 use super::client::{HttpClient, HttpError, read_limited};
-use super::deadline_body::{BodyLimits, DeadlineBody};
+use super::deadline_body::DeadlineBody;
 use super::error::UpstreamError;
 use super::exchange::{Answer, Exchange};
 use super::headers::{CredentialHeaders, is_connection_header};
@@ -174,16 +174,12 @@ impl Http {
         });
     }
 
-    pub(super) fn limits(&self, deadline: Instant) -> BodyLimits {
-        BodyLimits { deadline: Some(deadline), idle: Some(self.options.stream_idle) }
-    }
-
     async fn first_response(
         &self,
         response: Response<Incoming>,
         deadline: Instant,
     ) -> Result<Option<Bytes>, HttpError> {
-        let mut body = DeadlineBody::new(response.into_body(), self.limits(deadline));
+        let mut body = DeadlineBody::new(response.into_body(), self.options.limits(deadline));
         let (mut decoder, mut buffer) = (Decoder::new(self.options.message_limit), BytesMut::new());
         let too_large = |_| HttpError::TooLarge { limit: self.options.message_limit };
         loop {

@@ -74,6 +74,8 @@ enum End {
     Broken,
     /// The server does not offer it.
     Refused,
+    /// The credential is no longer good; the next call brings another.
+    Unauthorized,
 }
 
 impl Listeners {
@@ -159,6 +161,10 @@ where
         match open().await {
             Ok(response) => read(http, response, &wanted, &changed).await,
             Err(End::Refused) => return true,
+            Err(End::Unauthorized) => {
+                sleep(GOOD).await;
+                return false;
+            }
             Err(End::Broken) => {}
         }
         if began.elapsed() >= GOOD {
@@ -225,6 +231,7 @@ async fn open_legacy(http: &Http, session: &Session) -> Result<Response<Incoming
 fn judge(response: Response<Incoming>) -> Result<Response<Incoming>, End> {
     match response.status() {
         StatusCode::OK if Format::of(response.headers()) == Some(Format::Events) => Ok(response),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(End::Unauthorized),
         StatusCode::TOO_MANY_REQUESTS => Err(End::Broken),
         status if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => Err(End::Broken),
         _ => Err(End::Refused),

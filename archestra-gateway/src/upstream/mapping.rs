@@ -134,8 +134,8 @@ enum Logs {
 /// What a message from upstream turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// The answer, as the caller gets it.
-    Response(Bytes),
+    /// The answer, as the caller gets it, and what it is.
+    Response(Bytes, Verdict),
     /// A notification, as the caller gets it.
     Notification(Bytes),
     /// A request of the server, with our answer to it.
@@ -144,6 +144,13 @@ pub(super) enum Taken {
     ToolsChanged,
     /// None of our business.
     Ignored,
+}
+
+/// Whether a server has served a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Result,
+    Error,
 }
 
 impl Mapping {
@@ -213,7 +220,13 @@ impl Mapping {
                 None => Ok(message.clone()),
             },
         };
-        translated.map(Taken::Response).map_err(|error| format!("its answer cannot be translated: {error}"))
+        let verdict = match response.payload {
+            Payload::Result(_) => Verdict::Result,
+            Payload::Error(_) => Verdict::Error,
+        };
+        translated
+            .map(|answer| Taken::Response(answer, verdict))
+            .map_err(|error| format!("its answer cannot be translated: {error}"))
     }
 
     fn notification(&self, message: &Bytes, notification: &Notification<'_>) -> Taken {

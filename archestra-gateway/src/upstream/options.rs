@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::deadline_body::BodyLimits;
 use crate::mcp::sse::DEFAULT_EVENT_LIMIT;
 
 /// Limits and times of upstream connections.
@@ -46,5 +49,12 @@ impl Default for UpstreamOptions {
             credential_ttl: Duration::from_secs(60),
             max_credentials: 10_000,
         }
+    }
+}
+
+impl UpstreamOptions {
+    /// How long the body of an answer that must be there at `deadline` may take.
+    pub(super) const fn limits(&self, deadline: Instant) -> BodyLimits {
+        BodyLimits { deadline: Some(deadline), idle: Some(self.stream_idle) }
     }
 }

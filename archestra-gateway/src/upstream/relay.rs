@@ -15,7 +15,7 @@ use super::exchange::{Answer, Exchange, MessageStream};
 use super::http::Attempt;
 use super::http::reader::Events;
 use super::listen::Signals;
-use super::mapping::{Mapping, Taken};
+use super::mapping::{Mapping, Taken, Verdict};
 use super::stdio::Conversation;
 
 /// Where the messages come from. Dropping it before the response cancels the request.
@@ -40,11 +40,14 @@ impl Source {
         }
     }
 
-    fn over(&mut self) {
-        match self {
-            Self::Http(events) => events.over(),
-            Self::Stdio(conversation) => conversation.over(),
+    /// The response has been seen.
+    async fn over(&mut self, verdict: Verdict) -> Result<(), UpstreamError> {
+        match (self, verdict) {
+            (Self::Http(events), _) => events.over(),
+            (Self::Stdio(conversation), Verdict::Result) => conversation.over(),
+            (Self::Stdio(conversation), Verdict::Error) => conversation.failed().await?,
         }
+        Ok(())
     }
 }
 
@@ -129,9 +132,9 @@ impl Relay {
         loop {
             let message = self.source.next().await?;
             match self.mapping.take(&message) {
-                Ok(Taken::Response(message)) => {
-                    self.source.over();
-                    return Ok(Step::Response(message));
+                Ok(Taken::Response(answer, verdict)) => {
+                    self.source.over(verdict).await?;
+                    return Ok(Step::Response(answer));
                 }
                 Ok(Taken::Notification(message)) => return Ok(Step::Notification(message)),
                 Ok(Taken::Asked { answer }) => self.source.reply(answer).await,

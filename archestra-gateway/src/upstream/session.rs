@@ -7,11 +7,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use archestra_core::id::InstallationId;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response};
+use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::client::HttpError;
 use super::clock::Clock;
 use super::era::Capabilities;
 use super::error::UpstreamError;
@@ -44,6 +46,7 @@ pub(super) struct Session {
     version: ProtocolVersion,
     endpoint: Arc<Endpoint>,
     credential: Arc<CredentialHeaders>,
+    http: Http,
     next: AtomicU64,
     clock: Clock,
     used: AtomicU64,
@@ -93,15 +96,6 @@ impl Session {
         headers
     }
 
-    /// The headers of a GET that continues after an event.
-    pub(super) fn resume_headers(&self, after: &str) -> HeaderMap {
-        let mut headers = self.headers();
-        if let Ok(after) = HeaderValue::from_str(after) {
-            headers.insert(LAST_EVENT_ID, after);
-        }
-        headers
-    }
-
     /// For how long nobody has used it, in milliseconds.
     pub(super) fn idle(&self) -> u64 {
         if self.active.load(Ordering::Relaxed) > 0 {
@@ -110,11 +104,25 @@ impl Session {
         self.clock.now().saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
+    /// Sends something within the session that has no answer, in the background.
+    pub(super) fn tell(&self, message: Bytes) {
+        self.http.tell(Method::POST, Arc::clone(&self.endpoint), self.headers(), message);
+    }
+
+    /// Asks for the rest of a stream that ended after the event with this id.
+    pub(super) async fn resume(&self, after: &str, deadline: Instant) -> Result<Response<Incoming>, HttpError> {
+        let mut headers = self.headers();
+        if let Ok(after) = HeaderValue::from_str(after) {
+            headers.insert(LAST_EVENT_ID, after);
+        }
+        self.http.send(Method::GET, &self.endpoint, headers, Bytes::new(), deadline).await
+    }
+
     /// Ends it, and tells the server where there is anything to tell.
-    fn end(&self, http: &Http) {
+    fn end(&self) {
         self.ended.cancel();
         if self.id.is_some() {
-            http.tell(Method::DELETE, Arc::clone(&self.endpoint), self.headers(), Bytes::new());
+            self.http.tell(Method::DELETE, Arc::clone(&self.endpoint), self.headers(), Bytes::new());
         }
     }
 }
@@ -163,7 +171,7 @@ impl Sessions {
                 let session = Arc::new(initialize(&http, key, &server, endpoint, credential, clock).await?);
                 let dropped = insert(&open, Arc::clone(&session), http.options.max_sessions);
                 for session in dropped {
-                    session.end(&http);
+                    session.end();
                 }
                 Ok(session)
             }
@@ -192,7 +200,7 @@ impl Sessions {
             !end
         });
         for session in ended {
-            session.end(&self.http);
+            session.end();
         }
     }
 
@@ -255,6 +263,7 @@ async fn initialize(
         version,
         endpoint,
         credential,
+        http: http.clone(),
         next: AtomicU64::new(1),
         used: AtomicU64::new(clock.now()),
         clock,

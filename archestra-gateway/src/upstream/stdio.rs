@@ -8,15 +8,15 @@ use archestra_core::catalog::ToolConcurrency;
 use archestra_core::runtime::stdio::Channel;
 use archestra_core::runtime::{Connection, Runtime, WorkloadId};
 use bytes::Bytes;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TryRecvError;
+use futures::FutureExt;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::era::{discover_message, judge};
 use super::error::UpstreamError;
 use super::flight::locked;
 use super::mapping::cancelled;
-use crate::mcp::envelope::{self, Message, Payload};
+use crate::mcp::envelope::{self, Message};
 use crate::mcp::version::Era;
 
 /// The id of our own question on a fresh channel, as JSON text.
@@ -25,24 +25,22 @@ const ERA_QUESTION: &str = "\"archestra-era\"";
 /// One channel, and the era of the process behind it.
 #[derive(Debug)]
 pub(super) struct Line {
-    to: mpsc::Sender<Bytes>,
-    from: mpsc::Receiver<Bytes>,
+    channel: Channel,
     pub(super) era: Era,
     since: Instant,
 }
 
 impl Line {
     /// Asks a fresh channel for its era; the multiplexer behind it answers by itself.
-    async fn open(channel: Channel, server: &Arc<str>) -> Result<Self, UpstreamError> {
-        let (to, mut from) = channel.into_parts();
+    async fn open(mut channel: Channel, server: &Arc<str>) -> Result<Self, UpstreamError> {
         let ended = || UpstreamError::unreachable(server, "its process ended");
-        to.send(discover_message(ERA_QUESTION)).await.map_err(|_| ended())?;
+        channel.send(discover_message(ERA_QUESTION)).await.map_err(|_| ended())?;
         loop {
-            let message = from.recv().await.ok_or_else(ended)?;
+            let message = channel.recv().await.ok_or_else(ended)?;
             let answers = matches!(envelope::parse(&message), Ok(Message::Response(response))
                 if response.id.is_some_and(|id| id.as_str() == ERA_QUESTION));
             if answers {
-                return Ok(Self { to, from, era: judge(&message).era, since: Instant::now() });
+                return Ok(Self { channel, era: judge(&message).era, since: Instant::now() });
             }
         }
     }
@@ -50,10 +48,10 @@ impl Line {
     /// Throws away what came while nobody used it; false if it has ended.
     fn is_usable(&mut self) -> bool {
         loop {
-            match self.from.try_recv() {
-                Ok(_) => {}
-                Err(TryRecvError::Empty) => return !self.to.is_closed(),
-                Err(TryRecvError::Disconnected) => return false,
+            match self.channel.recv().now_or_never() {
+                Some(Some(_)) => {}
+                Some(None) => return false,
+                None => return true,
             }
         }
     }
@@ -171,7 +169,7 @@ impl Conversation {
     pub(super) async fn start(pool: &Arc<StdioPool>, line: Line, id: String, message: Bytes) -> Result<Self, Ended> {
         let conversation = Self { pool: Arc::clone(pool), line: Some(line), id };
         match &conversation.line {
-            Some(line) => line.to.send(message).await.map_err(|_| Ended)?,
+            Some(line) => line.channel.send(message).await.map_err(|_| Ended)?,
             None => return Err(Ended),
         }
         Ok(conversation)
@@ -179,21 +177,18 @@ impl Conversation {
 
     /// The next message on the channel.
     pub(super) async fn next(&mut self) -> Result<Bytes, UpstreamError> {
-        let gone = || UpstreamError::Gone { server: Arc::clone(&self.pool.server) };
-        let Some(line) = &mut self.line else { return Err(gone()) };
-        let message = line.from.recv().await.ok_or_else(gone)?;
-        if line.from.is_closed() && is_error(&message) {
-            // That is what a multiplexer says of every request when its process dies.
-            return Err(gone());
-        }
-        Ok(message)
+        let next = match &mut self.line {
+            Some(line) => line.channel.recv().await,
+            None => None,
+        };
+        next.ok_or_else(|| self.gone())
     }
 
     /// Answers a request of the server's.
     pub(super) async fn reply(&self, answer: Bytes) {
         if let Some(line) = &self.line {
             // If the channel has ended, reading it will say so.
-            drop(line.to.send(answer).await);
+            line.channel.send(answer).await.ok();
         }
     }
 
@@ -202,6 +197,26 @@ impl Conversation {
         if let Some(line) = self.line.take() {
             self.pool.put(line);
         }
+    }
+
+    /// The response has been seen, and it is an error: that is also what a multiplexer says of every request that is under
+    /// way when its process dies.
+    ///
+    /// # Errors
+    /// The process has died.
+    pub(super) async fn failed(&mut self) -> Result<(), UpstreamError> {
+        // The end of the channels follows the errors at once.
+        yield_now().await;
+        let Some(mut line) = self.line.take() else { return Err(self.gone()) };
+        if !line.is_usable() {
+            return Err(self.gone());
+        }
+        self.pool.put(line);
+        Ok(())
+    }
+
+    fn gone(&self) -> UpstreamError {
+        UpstreamError::Gone { server: Arc::clone(&self.pool.server) }
     }
 }
 
@@ -212,12 +227,8 @@ pub(super) struct Ended;
 impl Drop for Conversation {
     fn drop(&mut self) {
         if let Some(line) = self.line.take() {
-            // A full queue needs no message: the end of the channel says the same.
-            drop(line.to.try_send(cancelled(&self.id)));
+            // What cannot be sent at once needs no message: the end of the channel says the same.
+            line.channel.send(cancelled(&self.id)).now_or_never();
         }
     }
-}
-
-fn is_error(message: &[u8]) -> bool {
-    matches!(envelope::parse(message), Ok(Message::Response(response)) if matches!(response.payload, Payload::Error(_)))
 }

@@ -4,6 +4,7 @@ mod credentials;
 mod failures;
 mod legacy;
 mod modern;
+mod multiplexed;
 mod peer;
 mod support;
 mod workloads;

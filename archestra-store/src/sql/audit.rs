@@ -18,15 +18,15 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use sea_orm::{
-    QueryResult,
+    ConnectionTrait as _, DbBackend, QueryResult, Statement, Value,
     sea_query::{Condition, Expr, ExprTrait as _, OnConflict, Order, Query},
 };
 use uuid::Uuid;
 
 const AUDIT: &str = "audit";
 const COLUMNS: [&str; 7] = ["id", "at", "action", "actor_id", "consumer", "outcome", "doc"];
-/// How many records one statement inserts.
-const ROWS: usize = 100;
+/// How many records one statement inserts. Few sizes keep few texts, which the driver has prepared already.
+const ROWS: [usize; 3] = [100, 10, 1];
 /// How many records one statement removes, so that writers get their turn.
 const PRUNED: u64 = 5000;
 
@@ -36,23 +36,12 @@ impl AuditSink for SqlStore {
         if records.is_empty() {
             return Ok(());
         }
-        let mut statements = Vec::new();
-        for chunk in records.chunks(ROWS) {
-            let mut statement = Query::insert()
-                .into_table(AUDIT)
-                .columns(COLUMNS)
-                .on_conflict(OnConflict::column("id").do_nothing().to_owned())
-                .take();
-            for record in chunk {
-                statement.values_panic(values(record)?);
-            }
-            statements.push(statement);
-        }
         let db = self.db();
+        let statements = statements(db.reader.get_database_backend(), records)?;
         db.within("writing audit records", async {
             let tx = db.begin().await?;
-            for statement in &statements {
-                execute(&tx, statement).await?;
+            for statement in statements {
+                tx.execute_raw(statement).await.map_err(db_error)?;
             }
             tx.commit().await.map_err(db_error)
         })
@@ -117,7 +106,41 @@ impl AuditSink for SqlStore {
     }
 }
 
-fn values(record: &AuditRecord) -> Result<[Expr; 7]> {
+/// Records make up most of what a busy gateway writes, so each text is built once per batch and not per record.
+fn statements(backend: DbBackend, records: &[AuditRecord]) -> Result<Vec<Statement>> {
+    let mut statements = Vec::new();
+    let mut rest = records;
+    for size in ROWS {
+        if rest.len() < size {
+            continue;
+        }
+        let sql = text(backend, size);
+        let whole = rest.len() - rest.len() % size;
+        for chunk in rest[..whole].chunks(size) {
+            let mut bound = Vec::with_capacity(size * COLUMNS.len());
+            for record in chunk {
+                bound.extend(values(record)?);
+            }
+            statements.push(Statement::from_sql_and_values(backend, sql.as_str(), bound));
+        }
+        rest = &rest[whole..];
+    }
+    Ok(statements)
+}
+
+fn text(backend: DbBackend, rows: usize) -> String {
+    let mut statement = Query::insert()
+        .into_table(AUDIT)
+        .columns(COLUMNS)
+        .on_conflict(OnConflict::column("id").do_nothing().to_owned())
+        .take();
+    for _ in 0..rows {
+        statement.values_panic(COLUMNS.map(|_| Expr::val(0)));
+    }
+    backend.build(&statement).sql
+}
+
+fn values(record: &AuditRecord) -> Result<[Value; 7]> {
     let outcome = match record.outcome {
         Outcome::Success => "success",
         Outcome::Error => "error",
@@ -126,13 +149,13 @@ fn values(record: &AuditRecord) -> Result<[Expr; 7]> {
     };
     let doc = serde_json::to_string(record).map_err(|error| unwritable(AuditId::KIND, error))?;
     Ok([
-        Expr::val(*record.id.as_uuid()),
-        Expr::val(record.at.timestamp_micros()),
-        Expr::val(record.action.as_str()),
-        Expr::val(record.actor.id.clone()),
-        Expr::val(record.call.as_ref().map(|call| call.consumer.clone())),
-        Expr::val(outcome),
-        Expr::val(doc),
+        (*record.id.as_uuid()).into(),
+        record.at.timestamp_micros().into(),
+        record.action.as_str().into(),
+        record.actor.id.clone().into(),
+        record.call.as_ref().map(|call| call.consumer.clone()).into(),
+        outcome.into(),
+        doc.into(),
     ])
 }
 

@@ -11,8 +11,9 @@ use archestra_store::{SqlConfig, SqlStore};
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    process::{Command, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
 };
 
 async fn refusal(url: &str) -> Error {
@@ -115,21 +116,31 @@ async fn many_may_open_a_new_file_at_once() {
     }
 }
 
+/// What a process that a test started finds in its working directory.
+const TASK: &str = "task.txt";
+
+/// Starts one of the tests here as a process, in a folder of its own with what it is to do.
+fn start(test: &str, path: &Path, name: &str) -> Child {
+    let folder = fresh_path();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(TASK), format!("{}\n{name}", path.display())).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).current_dir(folder);
+    command.stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// The database and the name that a started process is given; `None` when nobody started it.
+fn task() -> Option<(PathBuf, String)> {
+    let task = fs::read_to_string(TASK).ok()?;
+    let (path, name) = task.split_once('\n')?;
+    Some((path.into(), name.to_owned()))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_processes_may_open_a_new_file_at_once() {
     let path = fresh_path();
-    let children: Vec<_> = (0..6)
-        .map(|n| {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "connect::one_of_many_processes", "--ignored"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            write!(child.stdin.take().unwrap(), "{} process-{n}", path.display()).unwrap();
-            child
-        })
-        .collect();
+    let children: Vec<_> =
+        (0..6).map(|n| start("connect::one_of_many_processes", &path, &format!("process-{n}"))).collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -140,10 +151,8 @@ async fn many_processes_may_open_a_new_file_at_once() {
 #[tokio::test]
 #[ignore = "started by many_processes_may_open_a_new_file_at_once"]
 async fn one_of_many_processes() {
-    let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input).unwrap();
-    let (path, name) = input.rsplit_once(' ').unwrap();
-    let store = open(path.as_ref()).await;
+    let Some((path, name)) = task() else { return };
+    let store = open(&path).await;
     for n in 0..20 {
         store.commit(ChangeSet::new().create(fixtures::remote_entry(&format!("{name} {n}")))).await.unwrap();
     }
@@ -155,13 +164,7 @@ async fn what_was_acknowledged_survives_a_killed_process() {
     let path = fresh_path();
     let mut acknowledged = BTreeSet::new();
     for round in 0..5 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "connect::one_that_is_killed", "--ignored", "--nocapture"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        write!(child.stdin.take().unwrap(), "{} round-{round}", path.display()).unwrap();
+        let mut child = start("connect::one_that_is_killed", &path, &format!("round-{round}"));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let names = lines.by_ref().map(Result::unwrap).filter(|line| line.starts_with("round-"));
         acknowledged.extend(names.take(10 + 7 * round));
@@ -178,10 +181,8 @@ async fn what_was_acknowledged_survives_a_killed_process() {
 #[tokio::test]
 #[ignore = "started by what_was_acknowledged_survives_a_killed_process"]
 async fn one_that_is_killed() {
-    let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input).unwrap();
-    let (path, name) = input.rsplit_once(' ').unwrap();
-    let store = open(path.as_ref()).await;
+    let Some((path, name)) = task() else { return };
+    let store = open(&path).await;
     for n in 0.. {
         let name = format!("{name} {n}.");
         store.commit(ChangeSet::new().create(fixtures::remote_entry(&name))).await.unwrap();

@@ -15,10 +15,7 @@ use tokio::time::Instant;
 const CHUNK: usize = 256 * 1024;
 const LONGEST_LINE: usize = 64 * 1024 * 1024;
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a program tells the person who runs it what went wrong"
-)]
+#[expect(clippy::print_stderr, reason = "a program tells the person who runs it what went wrong")]
 fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,8 +36,7 @@ fn serve() -> io::Result<()> {
         match argument.as_str() {
             "--era" => {
                 let value = arguments.next().unwrap_or_default();
-                eras = Eras::parse(&value)
-                    .ok_or_else(|| usage("--era takes modern, legacy or both"))?;
+                eras = Eras::parse(&value).ok_or_else(|| usage("--era takes modern, legacy or both"))?;
             }
             "--work" => {
                 let value = arguments.next().and_then(|value| value.parse().ok());
@@ -48,9 +44,7 @@ fn serve() -> io::Result<()> {
                 work = Some(Duration::from_micros(micros));
             }
             _ => {
-                return Err(usage(
-                    "flags: --era modern|legacy|both, --work MICROSECONDS",
-                ));
+                return Err(usage("flags: --era modern|legacy|both, --work MICROSECONDS"));
             }
         }
     }
@@ -69,12 +63,7 @@ fn serve() -> io::Result<()> {
         while let Some(end) = memchr::memchr(b'\n', &pending[done..]) {
             let start = Instant::now();
             let before = answers.len();
-            answer(
-                &pending[done..done + end],
-                eras,
-                Carrier::Pipe,
-                &mut answers,
-            );
+            answer(&pending[done..done + end], eras, Carrier::Pipe, &mut answers);
             if answers.len() > before {
                 answers.push(b'\n');
             }

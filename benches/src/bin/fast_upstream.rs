@@ -37,10 +37,7 @@ struct Options {
     until_eof: bool,
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a program tells the person who runs it what went wrong"
-)]
+#[expect(clippy::print_stderr, reason = "a program tells the person who runs it what went wrong")]
 fn main() -> ExitCode {
     match options().and_then(|options| run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,12 +49,8 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options, Failure> {
-    let mut options = Options {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        eras: Eras::Both,
-        threads: 1,
-        until_eof: false,
-    };
+    let mut options =
+        Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), eras: Eras::Both, threads: 1, until_eof: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(USAGE);
@@ -72,10 +65,7 @@ fn options() -> Result<Options, Failure> {
     Ok(options)
 }
 
-#[expect(
-    clippy::print_stdout,
-    reason = "whoever starts it reads the address it got"
-)]
+#[expect(clippy::print_stdout, reason = "whoever starts it reads the address it got")]
 fn run(options: &Options) -> Result<(), Failure> {
     let listener = TcpListener::bind(options.listen)?;
     println!("listening {}", listener.local_addr()?);
@@ -107,10 +97,7 @@ fn accept(listener: &TcpListener, workers: &[mpsc::Sender<TcpStream>]) -> Result
 }
 
 fn serve_connections(mut streams: mpsc::Receiver<TcpStream>, eras: Eras) -> Result<(), Failure> {
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let mut connections = JoinSet::new();
         while let Some(stream) = streams.recv().await {
@@ -118,10 +105,7 @@ fn serve_connections(mut streams: mpsc::Receiver<TcpStream>, eras: Eras) -> Resu
             connections.spawn(async move {
                 let service = service_fn(move |request| serve(request, eras));
                 // A client that goes away in the middle is nothing to report.
-                http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
-                    .ok();
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
             });
             while connections.try_join_next().is_some() {}
         }
@@ -129,10 +113,7 @@ fn serve_connections(mut streams: mpsc::Receiver<TcpStream>, eras: Eras) -> Resu
     })
 }
 
-async fn serve(
-    request: Request<Incoming>,
-    eras: Eras,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn serve(request: Request<Incoming>, eras: Eras) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::POST {
         return Ok(respond(StatusCode::METHOD_NOT_ALLOWED, Vec::new()));
     }
@@ -143,14 +124,8 @@ async fn serve(
     let header = |name: &HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
     let carrier = match (header(&METHOD), header(&SESSION)) {
         (_, Some(_)) if eras != Eras::Modern => Carrier::Session,
-        (method @ Some(_), _) if eras != Eras::Legacy => Carrier::Modern {
-            method,
-            name: header(&NAME),
-        },
-        _ if eras == Eras::Modern => Carrier::Modern {
-            method: None,
-            name: None,
-        },
+        (method @ Some(_), _) if eras != Eras::Legacy => Carrier::Modern { method, name: header(&NAME) },
+        _ if eras == Eras::Modern => Carrier::Modern { method: None, name: None },
         _ => Carrier::NoSession,
     };
     let mut out = Vec::with_capacity(512);
@@ -177,8 +152,6 @@ fn new_session() -> HeaderValue {
 fn respond(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -18,10 +18,7 @@ fn a_call_of_either_era_passes_the_harness_own_check() {
         let call = CallTemplate::new(era, "echo").with_id(1_000_000_042);
         let (outcome, text) = ask(&call, Eras::Both, Carrier::Pipe);
         assert_eq!(outcome, Outcome::Answered);
-        assert_eq!(
-            text.contains(r#""resultType":"complete""#),
-            era == Era::Modern
-        );
+        assert_eq!(text.contains(r#""resultType":"complete""#), era == Era::Modern);
         check(1_000_000_042, text.as_bytes()).unwrap();
         check(1_000_000_043, text.as_bytes()).unwrap_err();
     }
@@ -30,10 +27,7 @@ fn a_call_of_either_era_passes_the_harness_own_check() {
 #[test]
 fn a_renamed_tool_without_its_header_is_refused() {
     let call = CallTemplate::new(Era::Modern, "echo").with_id(1_000_000_000);
-    let carrier = Carrier::Modern {
-        method: Some(b"tools/call"),
-        name: Some(b"modern__echo"),
-    };
+    let carrier = Carrier::Modern { method: Some(b"tools/call"), name: Some(b"modern__echo") };
     let (outcome, text) = ask(&call, Eras::Modern, carrier);
     assert_eq!(outcome, Outcome::Refused);
     assert!(text.contains("-32020"), "{text}");
@@ -51,11 +45,8 @@ fn a_legacy_server_answers_a_modern_probe_as_real_ones_do() {
 
 #[test]
 fn a_notification_gets_no_answer() {
-    let (outcome, text) = ask(
-        br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
-        Eras::Both,
-        Carrier::Session,
-    );
+    let (outcome, text) =
+        ask(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, Eras::Both, Carrier::Session);
     assert_eq!(outcome, Outcome::Accepted);
     assert!(text.is_empty());
 }

@@ -12,49 +12,23 @@ use crate::{
 const HTTP: Upstream = Upstream::Http(Era::Modern);
 
 fn sample(calls_per_second: f64, p50_us: f64) -> Sample {
-    Sample {
-        calls_per_second,
-        p50_us,
-        p99_us: p50_us * 3.0,
-        cpu_us: 11.0,
-        client_us: 12.0,
-    }
+    Sample { calls_per_second, p50_us, p99_us: p50_us * 3.0, cpu_us: 11.0, client_us: 12.0 }
 }
 
 fn row(hop: Hop, upstream: Upstream) -> Row {
-    Row {
-        hop,
-        client: Era::Modern,
-        upstream,
-    }
+    Row { hop, client: Era::Modern, upstream }
 }
 
 fn figures() -> BTreeMap<(usize, Row), Vec<Sample>> {
     let mut samples = BTreeMap::new();
     for callers in [1, 32] {
-        samples.insert(
-            (callers, row(Hop::Direct, HTTP)),
-            vec![sample(80_000.0, 20.0)],
-        );
-        samples.insert(
-            (callers, row(Hop::Nginx, HTTP)),
-            vec![sample(40_000.0, 45.0)],
-        );
-        samples.insert(
-            (callers, row(Hop::Direct, Upstream::Stdio)),
-            vec![sample(50_000.0, 15.0)],
-        );
-        samples.insert(
-            (callers, row(Hop::Gateway, Upstream::Stdio)),
-            vec![sample(25_000.0, 75.0)],
-        );
+        samples.insert((callers, row(Hop::Direct, HTTP)), vec![sample(80_000.0, 20.0)]);
+        samples.insert((callers, row(Hop::Nginx, HTTP)), vec![sample(40_000.0, 45.0)]);
+        samples.insert((callers, row(Hop::Direct, Upstream::Stdio)), vec![sample(50_000.0, 15.0)]);
+        samples.insert((callers, row(Hop::Gateway, Upstream::Stdio)), vec![sample(25_000.0, 75.0)]);
     }
     // The median of the three is the middle one.
-    let rounds = vec![
-        sample(10_000.0, 90.0),
-        sample(30_000.0, 60.0),
-        sample(90_000.0, 10.0),
-    ];
+    let rounds = vec![sample(10_000.0, 90.0), sample(30_000.0, 60.0), sample(90_000.0, 10.0)];
     samples.insert((1, row(Hop::Gateway, HTTP)), rounds.clone());
     samples.insert((32, row(Hop::Gateway, HTTP)), rounds);
     samples
@@ -62,22 +36,10 @@ fn figures() -> BTreeMap<(usize, Row), Vec<Sample>> {
 
 #[test]
 fn the_table_shows_medians_and_ratios() {
-    let options = Options {
-        connections: vec![1, 32],
-        rounds: 3,
-        ..Options::default()
-    };
+    let options = Options { connections: vec![1, 32], rounds: 3, ..Options::default() };
     let samples = figures();
-    let memory = Some(Memory {
-        idle_mib: Some(45.0),
-        after_mib: None,
-    });
-    let report = Report {
-        options: &options,
-        samples: &samples,
-        memory,
-        missing: &[],
-    };
+    let memory = Some(Memory { idle_mib: Some(45.0), after_mib: None });
+    let report = Report { options: &options, samples: &samples, memory, missing: &[] };
     let text = markdown(&report);
     for expected in [
         "| direct/http-modern | 80000 | 20.0 | 60.0 | 11.0 | 12.0 | – | – | – | – |",
@@ -96,28 +58,17 @@ fn the_table_shows_medians_and_ratios() {
 
 #[test]
 fn a_run_without_nginx_says_so_and_claims_no_ratio() {
-    let options = Options {
-        connections: vec![1, 32],
-        ..Options::default()
-    };
+    let options = Options { connections: vec![1, 32], ..Options::default() };
     let mut samples = figures();
     samples.retain(|(_, row), _| row.hop != Hop::Nginx);
     let missing = ["the nginx rows are missing".to_owned()];
-    let report = Report {
-        options: &options,
-        samples: &samples,
-        memory: None,
-        missing: &missing,
-    };
+    let report = Report { options: &options, samples: &samples, memory: None, missing: &missing };
     let text = markdown(&report);
     assert!(text.contains("**the nginx rows are missing**"), "{text}");
     assert!(!text.contains("÷ nginx, modern over http"), "{text}");
     let value = json(&report);
     let rows = value["rows"].as_array().unwrap();
-    let gateway = rows
-        .iter()
-        .find(|row| row["row"] == "gateway/modern/http-modern")
-        .unwrap();
+    let gateway = rows.iter().find(|row| row["row"] == "gateway/modern/http-modern").unwrap();
     assert!(gateway["throughputOfNginx"].is_null());
     assert_eq!(gateway["rounds"].as_array().unwrap().len(), 3);
 }

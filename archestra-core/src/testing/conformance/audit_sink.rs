@@ -80,7 +80,11 @@ pub async fn keeps_records_as_written(sink: &Arc<dyn AuditSink>) {
     let Some(found) = listed(sink, AuditQuery::default()).await else { return };
     assert_eq!(found, newest_first(&records), "records come back as they were written");
     for record in records {
-        assert_eq!(works(sink.get(record.id).await, "a record can be read"), record, "a record comes back as it was written");
+        assert_eq!(
+            works(sink.get(record.id).await, "a record can be read"),
+            record,
+            "a record comes back as it was written"
+        );
     }
 }
 
@@ -120,7 +124,11 @@ pub async fn cursors_lead_through_a_list(sink: &Arc<dyn AuditSink>) {
     write(sink, &all).await;
     for limit in [1, 3, 11, 1000] {
         let Some(found) = listed(sink, AuditQuery { limit, ..AuditQuery::default() }).await else { return };
-        assert_eq!(found, newest_first(&all), "following the cursors with limit {limit} visits each record once, in order");
+        assert_eq!(
+            found,
+            newest_first(&all),
+            "following the cursors with limit {limit} visits each record once, in order"
+        );
     }
 }
 

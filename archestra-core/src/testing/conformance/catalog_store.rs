@@ -87,13 +87,23 @@ struct Family {
 impl Family {
     fn new(name: &str) -> Self {
         let entry = fixtures::remote_entry(name);
-        let (installation, tool, gateway) = (fixtures::installation(&entry, Owner::Organization), fixtures::tool(&entry, "echo"), fixtures::gateway(name));
+        let (installation, tool, gateway) = (
+            fixtures::installation(&entry, Owner::Organization),
+            fixtures::tool(&entry, "echo"),
+            fixtures::gateway(name),
+        );
         let assignment = fixtures::assignment(&gateway, &entry, &tool);
         Self { entry, installation, tool, gateway, assignment }
     }
 
     fn records(&self) -> [Record; 5] {
-        [self.entry.clone().into(), self.installation.clone().into(), self.tool.clone().into(), self.gateway.clone().into(), self.assignment.clone().into()]
+        [
+            self.entry.clone().into(),
+            self.installation.clone().into(),
+            self.tool.clone().into(),
+            self.gateway.clone().into(),
+            self.assignment.clone().into(),
+        ]
     }
 
     async fn stored(store: &Arc<dyn CatalogStore>, name: &str) -> Self {

@@ -50,9 +50,26 @@ impl World {
             description: None,
         };
         with_token.spec.credential = CredentialModel::Static(vec![field]);
-        let owners = [Owner::User(alice.id), Owner::User(bob.id), Owner::Team(finance.id), Owner::Team(legal.id), Owner::Organization];
-        let candidates = owners.map(|owner| Candidate { installation: InstallationId::new(), owner, secrets: Some(fixtures::secret_ref("installation/a/1")) });
-        Self { alice, bob, finance, legal, entries: [fixtures::remote_entry("open"), with_token], candidates: candidates.to_vec() }
+        let owners = [
+            Owner::User(alice.id),
+            Owner::User(bob.id),
+            Owner::Team(finance.id),
+            Owner::Team(legal.id),
+            Owner::Organization,
+        ];
+        let candidates = owners.map(|owner| Candidate {
+            installation: InstallationId::new(),
+            owner,
+            secrets: Some(fixtures::secret_ref("installation/a/1")),
+        });
+        Self {
+            alice,
+            bob,
+            finance,
+            legal,
+            entries: [fixtures::remote_entry("open"), with_token],
+            candidates: candidates.to_vec(),
+        }
     }
 
     fn principals(&self) -> Vec<Principal> {
@@ -80,13 +97,23 @@ impl World {
 }
 
 /// Shows a check every combination of caller, entry, choice and candidates.
-async fn in_every_context(resolver: &Arc<dyn CredentialResolver>, check: impl AsyncFn(&CallContext<'_>, Option<Resolved>)) {
+async fn in_every_context(
+    resolver: &Arc<dyn CredentialResolver>,
+    check: impl AsyncFn(&CallContext<'_>, Option<Resolved>),
+) {
     let (world, consumer) = (World::new(), fixtures::gateway("gateway"));
     for principal in &world.principals() {
         for candidates in world.subsets() {
             for choice in world.choices() {
                 for entry in &world.entries {
-                    let call = CallContext { principal, consumer: &consumer, entry, tool: "echo", choice, candidates: &candidates };
+                    let call = CallContext {
+                        principal,
+                        consumer: &consumer,
+                        entry,
+                        tool: "echo",
+                        choice,
+                        candidates: &candidates,
+                    };
                     let resolved = resolver.resolve(&call).await.ok();
                     check(&call, resolved).await;
                 }
@@ -99,7 +126,10 @@ async fn in_every_context(resolver: &Arc<dyn CredentialResolver>, check: impl As
 pub async fn answers_with_a_candidate(resolver: &Arc<dyn CredentialResolver>) {
     in_every_context(resolver, async |call, resolved| {
         if let Some(resolved) = resolved {
-            let there = call.candidates.iter().any(|candidate| candidate.installation == resolved.installation && candidate.owner == resolved.owner);
+            let there = call
+                .candidates
+                .iter()
+                .any(|candidate| candidate.installation == resolved.installation && candidate.owner == resolved.owner);
             assert!(there, "a resolver answers with a candidate and its owner, not with {resolved:?}");
         }
     })
@@ -110,7 +140,9 @@ pub async fn answers_with_a_candidate(resolver: &Arc<dyn CredentialResolver>) {
 pub async fn answers_the_same_again(resolver: &Arc<dyn CredentialResolver>) {
     in_every_context(resolver, async |call, resolved| {
         let again = resolver.resolve(call).await.ok();
-        let essence = |resolved: Option<Resolved>| resolved.map(|resolved| (resolved.installation, resolved.owner, resolved.reason));
+        let essence = |resolved: Option<Resolved>| {
+            resolved.map(|resolved| (resolved.installation, resolved.owner, resolved.reason))
+        };
         assert_eq!(essence(again), essence(resolved), "a resolver gives the same answer to the same context");
     })
     .await;
@@ -123,7 +155,11 @@ pub async fn never_answers_with_a_strangers_installation(resolver: &Arc<dyn Cred
         if let Owner::User(owner) = resolved.owner
             && call.choice != CredentialChoice::Pinned(resolved.installation)
         {
-            assert_eq!(call.principal.user(), Some(owner), "a resolver never answers with another user's personal installation");
+            assert_eq!(
+                call.principal.user(),
+                Some(owner),
+                "a resolver never answers with another user's personal installation"
+            );
         }
     })
     .await;
@@ -134,7 +170,11 @@ pub async fn explains_what_it_resolves(resolver: &Arc<dyn CredentialResolver>) {
     in_every_context(resolver, async |call, resolved| {
         let explanation = resolver.explain(call).await;
         assert!(!explanation.steps.is_empty(), "an explanation has steps");
-        assert_eq!(explanation.installation, resolved.map(|resolved| resolved.installation), "an explanation ends where the resolution ends");
+        assert_eq!(
+            explanation.installation,
+            resolved.map(|resolved| resolved.installation),
+            "an explanation ends where the resolution ends"
+        );
     })
     .await;
 }
@@ -149,8 +189,14 @@ pub async fn follows_the_default_order(resolver: &Arc<dyn CredentialResolver>) {
         order.push((Owner::Organization, ResolutionReason::Organization));
         let find = |owner: Owner| call.candidates.iter().find(|candidate| candidate.owner == owner);
         let expected = match call.choice {
-            CredentialChoice::Pinned(id) => call.candidates.iter().find(|candidate| candidate.installation == id).map(|candidate| (candidate.installation, ResolutionReason::Pinned)),
-            CredentialChoice::ResolveAtCallTime => order.into_iter().find_map(|(owner, reason)| find(owner).map(|candidate| (candidate.installation, reason))),
+            CredentialChoice::Pinned(id) => call
+                .candidates
+                .iter()
+                .find(|candidate| candidate.installation == id)
+                .map(|candidate| (candidate.installation, ResolutionReason::Pinned)),
+            CredentialChoice::ResolveAtCallTime => order
+                .into_iter()
+                .find_map(|(owner, reason)| find(owner).map(|candidate| (candidate.installation, reason))),
         };
         let answer = resolved.map(|resolved| (resolved.installation, resolved.reason));
         assert_eq!(answer, expected, "the order is: pin, personal, teams by priority, organization");

@@ -9,7 +9,10 @@ use crate::{
     ErrorKind,
     feed::{ChangeSet, PageRequest, Version},
     id::{TeamId, UserId},
-    identity::{IdentityKind, IdentityLookup, IdentityProvider, IdentityQuery, IdentityRecord, IdentityStore, Team, TokenHash, TokenOwner, User},
+    identity::{
+        IdentityKind, IdentityLookup, IdentityProvider, IdentityQuery, IdentityRecord, IdentityStore, Team, TokenHash,
+        TokenOwner, User,
+    },
     secret::Expect,
     testing::fixtures,
 };
@@ -90,8 +93,12 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn IdentityStore
     token.expires_at = Some(fixtures::now());
     let mut client = fixtures::client("https://client.example.com/metadata.json");
     client.secret_hash = Some(TokenHash::of("secret"));
-    let provider = IdentityProvider { client_secret: Some(fixtures::secret_ref("provider/x")), ..fixtures::identity_provider("okta") };
-    let records: [IdentityRecord; 6] = [token.into(), team.into(), user.into(), fixtures::role("auditor").into(), client.into(), provider.into()];
+    let provider = IdentityProvider {
+        client_secret: Some(fixtures::secret_ref("provider/x")),
+        ..fixtures::identity_provider("okta")
+    };
+    let records: [IdentityRecord; 6] =
+        [token.into(), team.into(), user.into(), fixtures::role("auditor").into(), client.into(), provider.into()];
     write(store, records.clone()).await;
     for record in &records {
         let read = works(store.get(record.key()).await, "what was written can be read");
@@ -99,7 +106,11 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn IdentityStore
     }
     for kind in IdentityKind::ALL {
         let expected: Vec<_> = records.iter().filter(|record| record.key().kind() == *kind).cloned().collect();
-        assert_eq!(listed(store, IdentityQuery::all(*kind)).await, expected, "a list of one kind holds the records of that kind");
+        assert_eq!(
+            listed(store, IdentityQuery::all(*kind)).await,
+            expected,
+            "a list of one kind holds the records of that kind"
+        );
     }
 }
 
@@ -107,7 +118,8 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn IdentityStore
 pub async fn finds_nothing_where_nothing_is(store: &Arc<dyn IdentityStore>) {
     for kind in IdentityKind::ALL {
         fails(store.get(kind.key(uuid::Uuid::now_v7())).await, ErrorKind::NotFound, "what is not there is not found");
-        let page = works(store.list(&IdentityQuery::all(*kind), &PageRequest::default()).await, "an empty list can be read");
+        let page =
+            works(store.list(&IdentityQuery::all(*kind), &PageRequest::default()).await, "an empty list can be read");
         assert!(page.items.is_empty() && page.next.is_none(), "an empty list has one page without items");
     }
     let none = || "none".to_owned();
@@ -142,14 +154,19 @@ pub async fn finds_by_unique_values(store: &Arc<dyn IdentityStore>) {
         (IdentityLookup::ProviderNamed("okta".to_owned()), provider.clone().into()),
         (IdentityLookup::ProviderByIssuer(provider.issuer.clone()), provider.into()),
     ];
-    let others: [IdentityRecord; 4] =
-        [fixtures::user("bob@example.com").into(), fixtures::team("Legal", []).into(), fixtures::token("ci", TokenOwner::Organization).1.into(), fixtures::identity_provider("entra").into()];
+    let others: [IdentityRecord; 4] = [
+        fixtures::user("bob@example.com").into(),
+        fixtures::team("Legal", []).into(),
+        fixtures::token("ci", TokenOwner::Organization).1.into(),
+        fixtures::identity_provider("entra").into(),
+    ];
     write(store, expected.iter().take(6).map(|(_, record)| record.clone()).chain(others)).await;
     for (lookup, record) in expected {
         let found = works(store.find(&lookup).await, "a unique value can be looked up").map(|found| found.value);
         assert_eq!(found, Some(record), "{lookup:?} leads to the record that has this value");
     }
-    let other_case = works(store.find(&IdentityLookup::TeamNamed("finance".to_owned())).await, "a unique value can be looked up");
+    let other_case =
+        works(store.find(&IdentityLookup::TeamNamed("finance".to_owned())).await, "a unique value can be looked up");
     assert!(other_case.is_none(), "names are compared byte for byte");
 }
 
@@ -160,7 +177,8 @@ pub async fn filters_what_it_lists(store: &Arc<dyn IdentityStore>) {
     let (finance, legal) = (fixtures::team("finance", [&alice, &bob]), fixtures::team("legal", [&bob]));
     let owners = [TokenOwner::User(alice.id), TokenOwner::Team(finance.id), TokenOwner::Organization];
     let tokens = owners.map(|owner| fixtures::token("token", owner).1);
-    let records: [IdentityRecord; 4] = [alice.clone().into(), bob.clone().into(), finance.clone().into(), legal.clone().into()];
+    let records: [IdentityRecord; 4] =
+        [alice.clone().into(), bob.clone().into(), finance.clone().into(), legal.clone().into()];
     write(store, records.into_iter().chain(tokens.clone().map(Into::into))).await;
 
     let users = |search: &str| IdentityQuery::Users { search: Some(search.to_owned()) };
@@ -205,7 +223,8 @@ pub async fn unique_values_are_taken_once(store: &Arc<dyn IdentityStore>) {
     let (_, mut same_hash) = fixtures::token("other", TokenOwner::Organization);
     same_hash.hash = token.hash;
     let same_issuer = IdentityProvider { issuer: provider.issuer, ..fixtures::identity_provider("other") };
-    let same_name = IdentityProvider { issuer: "https://else.example.com".to_owned(), ..fixtures::identity_provider("okta") };
+    let same_name =
+        IdentityProvider { issuer: "https://else.example.com".to_owned(), ..fixtures::identity_provider("okta") };
     let refused: [(&str, IdentityRecord); 7] = [
         ("a user's address", fixtures::user("alice@example.com").into()),
         ("a team's name", fixtures::team("finance", []).into()),
@@ -217,7 +236,11 @@ pub async fn unique_values_are_taken_once(store: &Arc<dyn IdentityStore>) {
     ];
     for (what, record) in refused {
         let key = record.key();
-        fails(store.commit(ChangeSet::new().create(record)).await, ErrorKind::AlreadyExists, &format!("{what} can be taken once only"));
+        fails(
+            store.commit(ChangeSet::new().create(record)).await,
+            ErrorKind::AlreadyExists,
+            &format!("{what} can be taken once only"),
+        );
         fails(store.get(key).await, ErrorKind::NotFound, "what is refused is not stored");
     }
 }
@@ -238,6 +261,13 @@ pub async fn references_must_exist(store: &Arc<dyn IdentityStore>) {
     let team = fixtures::team("finance", []);
     write(store, [team.clone().into()]).await;
     let joined = Team { members: [stranger.id].into(), ..team };
-    fails(store.commit(ChangeSet::new().put(joined.clone(), Expect::Any)).await, ErrorKind::Conflict, "a new member must exist");
-    works(store.commit(ChangeSet::new().put(joined, Expect::Any).create(stranger)).await, "a member may be made by the same set");
+    fails(
+        store.commit(ChangeSet::new().put(joined.clone(), Expect::Any)).await,
+        ErrorKind::Conflict,
+        "a new member must exist",
+    );
+    works(
+        store.commit(ChangeSet::new().put(joined, Expect::Any).create(stranger)).await,
+        "a member may be made by the same set",
+    );
 }

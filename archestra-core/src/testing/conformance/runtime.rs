@@ -16,7 +16,10 @@ pub use logs::*;
 
 use super::{fixture_suite, works};
 use crate::{
-    runtime::{Connection, LogLine, LogOptions, Phase, Runtime, Workload, WorkloadId, WorkloadSpec, WorkloadStatus, stdio::Channel},
+    runtime::{
+        Connection, LogLine, LogOptions, Phase, Runtime, Workload, WorkloadId, WorkloadSpec, WorkloadStatus,
+        stdio::Channel,
+    },
     testing::fixtures,
 };
 use futures::StreamExt as _;
@@ -76,14 +79,26 @@ pub struct RuntimeFixture {
 
 impl fmt::Debug for RuntimeFixture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RuntimeFixture").field("runtime", &self.runtime).field("echo", &self.echo).finish_non_exhaustive()
+        f.debug_struct("RuntimeFixture")
+            .field("runtime", &self.runtime)
+            .field("echo", &self.echo)
+            .finish_non_exhaustive()
     }
 }
 
 impl RuntimeFixture {
     /// A runtime, and a stdio MCP server with a tool `echo` that answers with the argument `text` as text.
     pub fn new(runtime: Arc<dyn Runtime>, echo: WorkloadSpec) -> Self {
-        Self { runtime, echo, started_line: None, exits: None, missing: None, silent: None, limit: Duration::from_secs(30), _kept: None }
+        Self {
+            runtime,
+            echo,
+            started_line: None,
+            exits: None,
+            missing: None,
+            silent: None,
+            limit: Duration::from_secs(30),
+            _kept: None,
+        }
     }
 
     /// What the echo server writes to its log, as a part of one line, whenever it starts.
@@ -158,7 +173,12 @@ impl RuntimeFixture {
     }
 
     /// Waits for a status.
-    async fn status_where(&self, id: &WorkloadId, what: &str, fits: impl Fn(&WorkloadStatus) -> bool + Send + Sync) -> WorkloadStatus {
+    async fn status_where(
+        &self,
+        id: &WorkloadId,
+        what: &str,
+        fits: impl Fn(&WorkloadStatus) -> bool + Send + Sync,
+    ) -> WorkloadStatus {
         let end = Instant::now() + self.limit;
         loop {
             let status = self.status(id).await;

@@ -53,7 +53,8 @@ async fn write(store: &Arc<dyn SecretStore>, path: &str, values: &[(&str, &str)]
 /// A bundle comes back as it was written, with the version that the write returned.
 pub async fn returns_what_was_written(store: &Arc<dyn SecretStore>) {
     let written = bundle(&[("token", "t0k"), ("env.API_KEY", "k3y")]);
-    let version = works(store.put(&secret_ref("entry/a/1"), &written, Expect::Absent).await, "a new bundle can be written");
+    let version =
+        works(store.put(&secret_ref("entry/a/1"), &written, Expect::Absent).await, "a new bundle can be written");
     assert_eq!(read(store, "entry/a/1").await, (written, version), "a bundle comes back as written, with its version");
 }
 
@@ -89,14 +90,21 @@ pub async fn an_absent_reference_is_not_found(store: &Arc<dyn SecretStore>) {
 pub async fn a_write_replaces_the_whole_bundle(store: &Arc<dyn SecretStore>) {
     write(store, "entry/a/1", &[("old", "1"), ("both", "1")]).await;
     let version = write(store, "entry/a/1", &[("both", "2"), ("new", "2")]).await;
-    assert_eq!(read(store, "entry/a/1").await, (bundle(&[("both", "2"), ("new", "2")]), version), "a write replaces the whole bundle");
+    assert_eq!(
+        read(store, "entry/a/1").await,
+        (bundle(&[("both", "2"), ("new", "2")]), version),
+        "a write replaces the whole bundle"
+    );
 }
 
 /// Each write returns a greater version, and a write that expects the present one succeeds.
 pub async fn versions_grow(store: &Arc<dyn SecretStore>) {
     let mut version = write(store, "entry/a/1", &[("n", "0")]).await;
     for n in ["1", "2", "3"] {
-        let next = works(store.put(&secret_ref("entry/a/1"), &bundle(&[("n", n)]), Expect::Version(version)).await, "a write that expects the present version succeeds");
+        let next = works(
+            store.put(&secret_ref("entry/a/1"), &bundle(&[("n", n)]), Expect::Version(version)).await,
+            "a write that expects the present version succeeds",
+        );
         assert!(next > version, "each write makes a greater version: {next:?} after {version:?}");
         version = next;
     }
@@ -110,7 +118,11 @@ pub async fn stale_expectations_conflict(store: &Arc<dyn SecretStore>) {
     let refused = [
         ("entry/a/1", Expect::Absent, "a write that expects nothing conflicts with what is there"),
         ("entry/a/1", Expect::Version(first), "a write that expects an older version conflicts"),
-        ("entry/a/1", Expect::Version(SecretVersion(second.0 + 1)), "a write that expects a version still to come conflicts"),
+        (
+            "entry/a/1",
+            Expect::Version(SecretVersion(second.0 + 1)),
+            "a write that expects a version still to come conflicts",
+        ),
         ("entry/absent/1", Expect::Version(first), "a write that expects a version of what is absent conflicts"),
     ];
     for (path, expect, promise) in refused {
@@ -139,13 +151,29 @@ pub async fn removal_is_complete_and_repeatable(store: &Arc<dyn SecretStore>) {
 pub async fn a_removed_reference_can_be_written_again(store: &Arc<dyn SecretStore>) {
     write(store, "entry/a/1", &[("old", "1")]).await;
     works(store.remove(&secret_ref("entry/a/1")).await, "a bundle can be removed");
-    let version = works(store.put(&secret_ref("entry/a/1"), &bundle(&[("new", "2")]), Expect::Absent).await, "a removed reference is absent");
-    assert_eq!(read(store, "entry/a/1").await, (bundle(&[("new", "2")]), version), "a new bundle holds nothing of the removed one");
+    let version = works(
+        store.put(&secret_ref("entry/a/1"), &bundle(&[("new", "2")]), Expect::Absent).await,
+        "a removed reference is absent",
+    );
+    assert_eq!(
+        read(store, "entry/a/1").await,
+        (bundle(&[("new", "2")]), version),
+        "a new bundle holds nothing of the removed one"
+    );
 }
 
 /// A list holds the references that are the prefix or below it, sorted, and takes every sign of the prefix as it is.
 pub async fn lists_what_is_below_a_prefix(store: &Arc<dyn SecretStore>) {
-    let all = ["entry/a", "entry/a-b/1", "entry/a.b/1", "entry/a/1", "entry/a/2/deep/er", "entry/aXb/1", "entry/a_b/1", "other/a/1"];
+    let all = [
+        "entry/a",
+        "entry/a-b/1",
+        "entry/a.b/1",
+        "entry/a/1",
+        "entry/a/2/deep/er",
+        "entry/aXb/1",
+        "entry/a_b/1",
+        "other/a/1",
+    ];
     for path in all.iter().rev() {
         write(store, path, &[("n", "1")]).await;
     }
@@ -162,7 +190,11 @@ pub async fn lists_what_is_below_a_prefix(store: &Arc<dyn SecretStore>) {
     for (prefix, paths) in expected {
         let mut wanted: Vec<_> = paths.iter().map(|path| secret_ref(path)).collect();
         wanted.sort();
-        assert_eq!(works(store.list(prefix).await, "references can be listed"), wanted, "references below {prefix:?}, sorted");
+        assert_eq!(
+            works(store.list(prefix).await, "references can be listed"),
+            wanted,
+            "references below {prefix:?}, sorted"
+        );
     }
 }
 
@@ -170,17 +202,30 @@ pub async fn lists_what_is_below_a_prefix(store: &Arc<dyn SecretStore>) {
 pub async fn references_are_told_apart_byte_for_byte(store: &Arc<dyn SecretStore>) {
     write(store, "entry/Case/1", &[("n", "upper")]).await;
     write(store, "entry/case/1", &[("n", "lower")]).await;
-    assert_eq!(read(store, "entry/Case/1").await.0, bundle(&[("n", "upper")]), "references that differ in case are different");
-    assert_eq!(works(store.list("entry/case").await, "references can be listed"), [secret_ref("entry/case/1")], "prefixes that differ in case are different");
+    assert_eq!(
+        read(store, "entry/Case/1").await.0,
+        bundle(&[("n", "upper")]),
+        "references that differ in case are different"
+    );
+    assert_eq!(
+        works(store.list("entry/case").await, "references can be listed"),
+        [secret_ref("entry/case/1")],
+        "prefixes that differ in case are different"
+    );
 }
 
 /// Of many parallel creators exactly one succeeds.
 pub async fn one_of_many_creators_wins(store: &Arc<dyn SecretStore>) {
-    let outcomes = race((0..RACERS).map(|n| {
-        let store = Arc::clone(store);
-        async move { store.put(&secret_ref("lease/a/1"), &bundle(&[("writer", &n.to_string())]), Expect::Absent).await }
-    }))
-    .await;
+    let outcomes =
+        race(
+            (0..RACERS).map(|n| {
+                let store = Arc::clone(store);
+                async move {
+                    store.put(&secret_ref("lease/a/1"), &bundle(&[("writer", &n.to_string())]), Expect::Absent).await
+                }
+            }),
+        )
+        .await;
     let version = one_wins(outcomes, "of several creators exactly one succeeds");
     assert_eq!(read(store, "lease/a/1").await.1, version, "the version is that of the creator that succeeded");
 }
@@ -194,10 +239,18 @@ pub async fn one_of_many_writers_with_one_expectation_wins(store: &Arc<dyn Secre
 pub async fn another_handle_reads_what_was_written(first: &Arc<dyn SecretStore>, second: &Arc<dyn SecretStore>) {
     for n in ["1", "2"] {
         let version = write(first, "entry/a/1", &[("n", n)]).await;
-        assert_eq!(read(second, "entry/a/1").await, (bundle(&[("n", n)]), version), "what one handle wrote, another one reads");
+        assert_eq!(
+            read(second, "entry/a/1").await,
+            (bundle(&[("n", n)]), version),
+            "what one handle wrote, another one reads"
+        );
     }
     works(second.remove(&secret_ref("entry/a/1")).await, "a bundle can be removed");
-    fails(first.get(&secret_ref("entry/a/1")).await, ErrorKind::NotFound, "what one handle removed, another one does not find");
+    fails(
+        first.get(&secret_ref("entry/a/1")).await,
+        ErrorKind::NotFound,
+        "what one handle removed, another one does not find",
+    );
 }
 
 /// Of many parallel writers with the same expectation exactly one succeeds, whatever handle they use.
@@ -209,7 +262,9 @@ async fn contend(first: &Arc<dyn SecretStore>, second: &Arc<dyn SecretStore>) {
     let version = write(first, "token/a/1", &[("writer", "none")]).await;
     let outcomes = race((0..RACERS).map(|n| {
         let store = Arc::clone(if n % 2 == 0 { first } else { second });
-        async move { store.put(&secret_ref("token/a/1"), &bundle(&[("writer", &n.to_string())]), Expect::Version(version)).await }
+        async move {
+            store.put(&secret_ref("token/a/1"), &bundle(&[("writer", &n.to_string())]), Expect::Version(version)).await
+        }
     }))
     .await;
     let won = one_wins(outcomes, "of several writers with the same expectation exactly one succeeds");
@@ -239,7 +294,10 @@ pub async fn readers_see_whole_bundles(store: &Arc<dyn SecretStore>) {
                 write(&store, "entry/a/1", &[("left", &text), ("right", &text)]).await;
             }
             let (bundle, _) = read(&store, "entry/a/1").await;
-            assert!(bundle.len() == 2 && bundle.get("left") == bundle.get("right"), "a reader never sees a mixture of two bundles");
+            assert!(
+                bundle.len() == 2 && bundle.get("left") == bundle.get("right"),
+                "a reader never sees a mixture of two bundles"
+            );
         }
     }))
     .await;
@@ -252,10 +310,12 @@ pub async fn shows_no_value(store: &Arc<dyn SecretStore>) {
     let version = works(store.put(&reference, &secret, Expect::Absent).await, "a bundle can be written");
     let mut seen = Vec::new();
     for expect in [Expect::Absent, Expect::Version(SecretVersion(version.0 + 9))] {
-        let error = fails(store.put(&reference, &secret, expect).await, ErrorKind::Conflict, "a stale expectation conflicts");
+        let error =
+            fails(store.put(&reference, &secret, expect).await, ErrorKind::Conflict, "a stale expectation conflicts");
         seen.push(format!("{error} {error:?}"));
     }
-    let error = fails(store.get(&secret_ref("entry/a/2")).await, ErrorKind::NotFound, "an absent reference is not found");
+    let error =
+        fails(store.get(&secret_ref("entry/a/2")).await, ErrorKind::NotFound, "an absent reference is not found");
     seen.push(format!("{error} {error:?}"));
     seen.push(format!("{:?}", works(store.get(&reference).await, "what was written can be read")));
     seen.push(format!("{:?}", works(store.list("").await, "references can be listed")));

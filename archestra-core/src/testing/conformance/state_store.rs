@@ -73,12 +73,24 @@ pub async fn returns_what_was_put(store: &Arc<dyn StateStore>) {
 
 /// Keys of different spaces, and names that differ in case or only at their end, are different.
 pub async fn keys_are_told_apart(store: &Arc<dyn StateStore>) {
-    let keys = [key("code"), key("Code"), key("code "), key("code/1"), StateKey::new("conformance/code", "1"), StateKey::new("elsewhere", "code"), key("")];
+    let keys = [
+        key("code"),
+        key("Code"),
+        key("code "),
+        key("code/1"),
+        StateKey::new("conformance/code", "1"),
+        StateKey::new("elsewhere", "code"),
+        key(""),
+    ];
     for (n, key) in keys.iter().enumerate() {
         works(store.put(key, value(&n.to_string()), LONG).await, "a value can be put");
     }
     for (n, key) in keys.iter().enumerate() {
-        assert_eq!(works(store.get(key).await, "a key can be read"), Some(value(&n.to_string())), "{key:?} is a key of its own");
+        assert_eq!(
+            works(store.get(key).await, "a key can be read"),
+            Some(value(&n.to_string())),
+            "{key:?} is a key of its own"
+        );
     }
 }
 
@@ -88,25 +100,40 @@ pub async fn keeps_values_byte_for_byte(store: &Arc<dyn StateStore>) {
     for bytes in [Bytes::from(all.clone()), Bytes::new(), Bytes::from(all.repeat(256))] {
         works(store.put(&key("bytes"), bytes.clone(), LONG).await, "any bytes up to 64 KiB can be put");
         assert!(get(store, "bytes").await == Some(bytes.clone()), "{} bytes come back as they were put", bytes.len());
-        let swapped = works(store.compare_and_set(&key("bytes"), &bytes, bytes.clone(), LONG).await, "any bytes can be compared");
+        let swapped =
+            works(store.compare_and_set(&key("bytes"), &bytes, bytes.clone(), LONG).await, "any bytes can be compared");
         assert!(swapped, "a value of {} bytes equals itself", bytes.len());
     }
 }
 
 /// `put_if_absent` writes once and says whether it did.
 pub async fn a_value_is_put_once_if_absent(store: &Arc<dyn StateStore>) {
-    assert!(works(store.put_if_absent(&key("jti"), value("first"), LONG).await, "an absent key can be put"), "an absent key is put");
-    assert!(!works(store.put_if_absent(&key("jti"), value("second"), LONG).await, "a present key can be tried"), "a present key is not put");
+    assert!(
+        works(store.put_if_absent(&key("jti"), value("first"), LONG).await, "an absent key can be put"),
+        "an absent key is put"
+    );
+    assert!(
+        !works(store.put_if_absent(&key("jti"), value("second"), LONG).await, "a present key can be tried"),
+        "a present key is not put"
+    );
     assert_eq!(get(store, "jti").await, Some(value("first")), "a put that was refused changes nothing");
 }
 
 /// `compare_and_set` replaces exactly what is expected, and nothing where nothing is.
 pub async fn compares_before_it_sets(store: &Arc<dyn StateStore>) {
-    let set = async |expected: &str, text: &str| works(store.compare_and_set(&key("lease"), expected.as_bytes(), value(text), LONG).await, "a key can be compared");
+    let set = async |expected: &str, text: &str| {
+        works(
+            store.compare_and_set(&key("lease"), expected.as_bytes(), value(text), LONG).await,
+            "a key can be compared",
+        )
+    };
     assert!(!set("", "x").await, "what is absent equals nothing, not even an empty value");
     assert_eq!(get(store, "lease").await, None, "a comparison that fails writes nothing");
     put(store, "lease", "one", LONG).await;
-    assert!(!set("two", "x").await && !set("on", "x").await && !set("ones", "x").await, "another value is not replaced");
+    assert!(
+        !set("two", "x").await && !set("on", "x").await && !set("ones", "x").await,
+        "another value is not replaced"
+    );
     assert_eq!(get(store, "lease").await, Some(value("one")), "a comparison that fails changes nothing");
     assert!(set("one", "two").await, "the expected value is replaced");
     assert_eq!(get(store, "lease").await, Some(value("two")), "the expected value is replaced");
@@ -116,7 +143,11 @@ pub async fn compares_before_it_sets(store: &Arc<dyn StateStore>) {
 pub async fn a_value_is_taken_once(store: &Arc<dyn StateStore>) {
     put(store, "code", "grant", LONG).await;
     put(store, "other", "stays", LONG).await;
-    assert_eq!(works(store.take(&key("code")).await, "a value can be taken"), Some(value("grant")), "a taker gets the value");
+    assert_eq!(
+        works(store.take(&key("code")).await, "a value can be taken"),
+        Some(value("grant")),
+        "a taker gets the value"
+    );
     assert_eq!(works(store.take(&key("code")).await, "an absent key can be taken"), None, "what was taken is gone");
     assert_eq!(get(store, "code").await, None, "what was taken is gone");
     assert_eq!(get(store, "other").await, Some(value("stays")), "only what was named is taken");
@@ -134,11 +165,23 @@ pub async fn removal_is_repeatable(store: &Arc<dyn StateStore>) {
 /// A counter begins with what is added first, goes up and down, and begins anew once removed.
 pub async fn counters_add_up(store: &Arc<dyn StateStore>) {
     for (amount, sum) in [(5, 5), (1, 6), (-10, -4), (0, -4), (i64::from(u32::MAX), i64::from(u32::MAX) - 4)] {
-        assert_eq!(works(store.add(&key("calls"), amount, LONG).await, "a counter can be added to"), sum, "an addition returns the new sum");
+        assert_eq!(
+            works(store.add(&key("calls"), amount, LONG).await, "a counter can be added to"),
+            sum,
+            "an addition returns the new sum"
+        );
     }
-    assert_eq!(works(store.add(&key("others"), 1, LONG).await, "a counter can be added to"), 1, "counters are independent");
+    assert_eq!(
+        works(store.add(&key("others"), 1, LONG).await, "a counter can be added to"),
+        1,
+        "counters are independent"
+    );
     works(store.remove(&key("calls")).await, "a counter can be removed");
-    assert_eq!(works(store.add(&key("calls"), 2, LONG).await, "a counter can be added to"), 2, "a removed counter begins anew");
+    assert_eq!(
+        works(store.add(&key("calls"), 2, LONG).await, "a counter can be added to"),
+        2,
+        "a removed counter begins anew"
+    );
 }
 
 /// The first addition sets the time to live, and later ones keep it.
@@ -177,7 +220,8 @@ pub async fn scans_by_prefix_in_order(store: &Arc<dyn StateStore>) {
 pub async fn values_expire(store: &Arc<dyn StateStore>) {
     put(store, "short", "s", SHORT).await;
     put(store, "long", "l", LONG).await;
-    eventually("a value is gone when its time to live has passed", || async { get(store, "short").await.is_none() }).await;
+    eventually("a value is gone when its time to live has passed", || async { get(store, "short").await.is_none() })
+        .await;
     assert_eq!(get(store, "long").await, Some(value("l")), "a value that lives longer is still there");
     let left = works(store.scan(SPACE, "").await, "a space can be scanned");
     assert_eq!(left, [("long".to_owned(), value("l"))], "a scan does not return what has expired");
@@ -196,9 +240,19 @@ pub async fn an_expired_key_is_absent_for_every_method(store: &Arc<dyn StateStor
         !left
     })
     .await;
-    assert_eq!(works(store.take(&key("take")).await, "an expired key can be taken"), None, "an expired value is not taken");
-    assert!(!works(store.compare_and_set(&key("swap"), b"old", value("new"), LONG).await, "an expired key can be compared"), "an expired value equals nothing");
-    assert!(works(store.put_if_absent(&key("put"), value("new"), LONG).await, "an expired key can be put"), "an expired key is absent");
+    assert_eq!(
+        works(store.take(&key("take")).await, "an expired key can be taken"),
+        None,
+        "an expired value is not taken"
+    );
+    assert!(
+        !works(store.compare_and_set(&key("swap"), b"old", value("new"), LONG).await, "an expired key can be compared"),
+        "an expired value equals nothing"
+    );
+    assert!(
+        works(store.put_if_absent(&key("put"), value("new"), LONG).await, "an expired key can be put"),
+        "an expired key is absent"
+    );
     assert_eq!(get(store, "put").await, Some(value("new")), "what replaces an expired value is there");
 }
 
@@ -210,7 +264,8 @@ pub async fn a_write_sets_a_new_time_to_live(store: &Arc<dyn StateStore>) {
     let swapped = works(store.compare_and_set(&key("swapped"), b"1", value("2"), LONG).await, "a key can be compared");
     put(store, "shorter", "1", LONG).await;
     put(store, "shorter", "2", SHORT).await;
-    eventually("a write with a shorter time to live shortens it", || async { get(store, "shorter").await.is_none() }).await;
+    eventually("a write with a shorter time to live shortens it", || async { get(store, "shorter").await.is_none() })
+        .await;
     assert_eq!(get(store, "longer").await, Some(value("2")), "a write with a longer time to live lengthens it");
     if swapped {
         assert_eq!(get(store, "swapped").await, Some(value("2")), "a set with a longer time to live lengthens it");
@@ -236,7 +291,11 @@ async fn take_race(first: &Arc<dyn StateStore>, second: &Arc<dyn StateStore>) {
             async move { works(store.take(&key).await, "parallel takers get no error") }
         }))
         .await;
-        assert_eq!(taken.into_iter().flatten().collect::<Vec<_>>(), [value("grant")], "of several takers exactly one gets the value");
+        assert_eq!(
+            taken.into_iter().flatten().collect::<Vec<_>>(),
+            [value("grant")],
+            "of several takers exactly one gets the value"
+        );
     }
 }
 
@@ -244,12 +303,19 @@ async fn take_race(first: &Arc<dyn StateStore>, second: &Arc<dyn StateStore>) {
 pub async fn one_of_many_putters_succeeds(store: &Arc<dyn StateStore>) {
     let put = race((0..RACERS).map(|n| {
         let store = Arc::clone(store);
-        async move { works(store.put_if_absent(&key("jti"), value(&n.to_string()), LONG).await, "parallel putters get no error").then_some(n) }
+        async move {
+            works(store.put_if_absent(&key("jti"), value(&n.to_string()), LONG).await, "parallel putters get no error")
+                .then_some(n)
+        }
     }))
     .await;
     let winners: Vec<_> = put.into_iter().flatten().collect();
     assert_eq!(winners.len(), 1, "of several that put if absent exactly one writes");
-    assert_eq!(get(store, "jti").await, Some(value(&winners[0].to_string())), "the value is that of the one that was told so");
+    assert_eq!(
+        get(store, "jti").await,
+        Some(value(&winners[0].to_string())),
+        "the value is that of the one that was told so"
+    );
 }
 
 /// Of many parallel `compare_and_set` with the same expectation exactly one writes.
@@ -257,12 +323,22 @@ pub async fn one_of_many_setters_succeeds(store: &Arc<dyn StateStore>) {
     put(store, "lease", "free", LONG).await;
     let set = race((0..RACERS).map(|n| {
         let store = Arc::clone(store);
-        async move { works(store.compare_and_set(&key("lease"), b"free", value(&n.to_string()), LONG).await, "parallel setters get no error").then_some(n) }
+        async move {
+            works(
+                store.compare_and_set(&key("lease"), b"free", value(&n.to_string()), LONG).await,
+                "parallel setters get no error",
+            )
+            .then_some(n)
+        }
     }))
     .await;
     let winners: Vec<_> = set.into_iter().flatten().collect();
     assert_eq!(winners.len(), 1, "of several that compare and set exactly one writes");
-    assert_eq!(get(store, "lease").await, Some(value(&winners[0].to_string())), "the value is that of the one that was told so");
+    assert_eq!(
+        get(store, "lease").await,
+        Some(value(&winners[0].to_string())),
+        "the value is that of the one that was told so"
+    );
 }
 
 /// No parallel addition is lost, and each sees its own sum.
@@ -297,7 +373,10 @@ async fn add_race(first: &Arc<dyn StateStore>, second: &Arc<dyn StateStore>) {
 pub async fn another_handle_sees_what_was_put(first: &Arc<dyn StateStore>, second: &Arc<dyn StateStore>) {
     put(first, "code", "grant", LONG).await;
     assert_eq!(get(second, "code").await, Some(value("grant")), "what one handle put, another one reads");
-    assert!(!works(second.put_if_absent(&key("code"), value("other"), LONG).await, "a present key can be tried"), "what one handle put is not absent for another one");
+    assert!(
+        !works(second.put_if_absent(&key("code"), value("other"), LONG).await, "a present key can be tried"),
+        "what one handle put is not absent for another one"
+    );
     works(second.remove(&key("code")).await, "a key can be removed");
     assert_eq!(get(first, "code").await, None, "what one handle removed, another one does not find");
 }

@@ -51,7 +51,10 @@ impl MemoryAudit {
 fn matches(query: &AuditQuery, record: &AuditRecord) -> bool {
     query.action.as_ref().is_none_or(|action| *action == record.action)
         && query.actor.as_ref().is_none_or(|actor| record.actor.id.as_ref() == Some(actor))
-        && query.consumer.as_ref().is_none_or(|consumer| record.call.as_ref().is_some_and(|call| call.consumer == *consumer))
+        && query
+            .consumer
+            .as_ref()
+            .is_none_or(|consumer| record.call.as_ref().is_some_and(|call| call.consumer == *consumer))
         && query.from.is_none_or(|from| record.at >= from)
         && query.until.is_none_or(|until| record.at < until)
 }
@@ -79,9 +82,17 @@ impl AuditSink for MemoryAudit {
         };
         let limit = query.limit.clamp(1, MAX_PAGE);
         let inner = self.inner();
-        let mut found = inner.ordered.range((Bound::Unbounded, end)).rev().map(|(_, record)| record).filter(|record| matches(query, record));
+        let mut found = inner
+            .ordered
+            .range((Bound::Unbounded, end))
+            .rev()
+            .map(|(_, record)| record)
+            .filter(|record| matches(query, record));
         let items: Vec<_> = found.by_ref().take(limit).cloned().collect();
-        let next = items.last().filter(|_| found.next().is_some()).map(|last| Cursor(format!("{}/{}", last.at.to_rfc3339(), last.id)));
+        let next = items
+            .last()
+            .filter(|_| found.next().is_some())
+            .map(|last| Cursor(format!("{}/{}", last.at.to_rfc3339(), last.id)));
         Ok(Page { items, next })
     }
 

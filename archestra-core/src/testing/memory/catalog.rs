@@ -49,21 +49,28 @@ impl Rules for CatalogRules {
     type Record = Record;
 
     fn check(record: &Record) -> Result<()> {
-        // A stored record is serialized in every other store, and that is where a secret value in it is refused.
-        serde_json::to_writer(std::io::sink(), record).map_err(|error| Error::invalid(record.key().kind().label(), error.to_string(), "store the secret first, and keep its reference"))
+        // Every other store serializes what it keeps, and that is where a secret value in an entry is refused.
+        let Record::Entry(entry) = record else { return Ok(()) };
+        serde_json::to_writer(std::io::sink(), entry).map_err(|error| {
+            Error::invalid("entry", error.to_string(), "store the secret first, and keep its reference")
+        })
     }
 
     fn uniques(record: &Record) -> Vec<Unique> {
         match record {
             Record::Entry(entry) => vec![Unique::new(ENTRY_NAME, &entry.spec.name)],
-            Record::Installation(installation) => vec![Unique::new(INSTALLATION_OWNER, format_args!("{} of {}", installation.entry, installation.owner))],
+            Record::Installation(installation) => {
+                vec![Unique::new(INSTALLATION_OWNER, format_args!("{} of {}", installation.entry, installation.owner))]
+            }
             Record::Tool(tool) => vec![Unique::new(TOOL_NAME, format_args!("{} of {}", tool.name, tool.entry))],
             Record::Consumer(consumer) => vec![Unique::new(CONSUMER_SLUG, &consumer.spec.slug)],
             Record::Assignment(assignment) => vec![
                 Unique::new("assignment.name", format_args!("{} in {}", assignment.exposed_name, assignment.consumer)),
                 Unique::new("assignment.tool", format_args!("{} in {}", assignment.tool, assignment.consumer)),
             ],
-            Record::Revision(revision) => vec![Unique::new("revision.number", format_args!("{} of {}", revision.number, revision.workload))],
+            Record::Revision(revision) => {
+                vec![Unique::new("revision.number", format_args!("{} of {}", revision.number, revision.workload))]
+            }
             Record::Policy(_) | Record::Limit(_) => Vec::new(),
         }
     }
@@ -79,7 +86,9 @@ impl Rules for CatalogRules {
                 }
                 keys
             }
-            Record::Entry(_) | Record::Consumer(_) | Record::Revision(_) | Record::Policy(_) | Record::Limit(_) => Vec::new(),
+            Record::Entry(_) | Record::Consumer(_) | Record::Revision(_) | Record::Policy(_) | Record::Limit(_) => {
+                Vec::new()
+            }
         }
     }
 }
@@ -92,11 +101,16 @@ fn matches(query: &Query, record: &Record) -> bool {
         (Query::Entries { search, labels }, Record::Entry(entry)) => {
             let found = search.as_ref().is_none_or(|search| {
                 let search = search.to_lowercase();
-                [Some(&entry.spec.name), entry.spec.description.as_ref()].into_iter().flatten().any(|text| text.to_lowercase().contains(&search))
+                [Some(&entry.spec.name), entry.spec.description.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .any(|text| text.to_lowercase().contains(&search))
             });
             found && labels.as_ref().is_none_or(|labels| labels.intersects(&entry.spec.labels))
         }
-        (Query::Installations { entry, owner }, Record::Installation(installation)) => fits(entry, &installation.entry) && fits(owner, &installation.owner),
+        (Query::Installations { entry, owner }, Record::Installation(installation)) => {
+            fits(entry, &installation.entry) && fits(owner, &installation.owner)
+        }
         (Query::Tools { entry }, Record::Tool(tool)) => fits(entry, &tool.entry),
         (Query::Consumers { kind }, Record::Consumer(consumer)) => fits(kind, &consumer.kind),
         (Query::Assignments { consumer, entry, installation }, Record::Assignment(assignment)) => {

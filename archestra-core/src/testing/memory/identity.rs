@@ -4,7 +4,10 @@ use super::HISTORY;
 use crate::{
     Result,
     feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
-    identity::{IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore, Team, TokenOwner},
+    identity::{
+        IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore, Team,
+        TokenOwner,
+    },
     testing::table::{Cascade, Rules, Table, Unique},
 };
 use async_trait::async_trait;
@@ -58,7 +61,9 @@ impl Rules for IdentityRules {
             IdentityRecord::Role(role) => vec![Unique::new(ROLE_NAME, &role.name)],
             IdentityRecord::Token(token) => vec![Unique::new(TOKEN_HASH, token.hash)],
             IdentityRecord::Client(client) => vec![Unique::new(CLIENT_ID, &client.client_id)],
-            IdentityRecord::IdentityProvider(provider) => vec![Unique::new(PROVIDER_NAME, &provider.name), Unique::new(PROVIDER_ISSUER, &provider.issuer)],
+            IdentityRecord::IdentityProvider(provider) => {
+                vec![Unique::new(PROVIDER_NAME, &provider.name), Unique::new(PROVIDER_ISSUER, &provider.issuer)]
+            }
         }
     }
 
@@ -66,7 +71,10 @@ impl Rules for IdentityRules {
         match record {
             IdentityRecord::Team(team) => team.members.iter().map(|user| (*user).into()).collect(),
             IdentityRecord::Token(token) => owner_key(token.owner).into_iter().collect(),
-            IdentityRecord::User(_) | IdentityRecord::Role(_) | IdentityRecord::Client(_) | IdentityRecord::IdentityProvider(_) => Vec::new(),
+            IdentityRecord::User(_)
+            | IdentityRecord::Role(_)
+            | IdentityRecord::Client(_)
+            | IdentityRecord::IdentityProvider(_) => Vec::new(),
         }
     }
 
@@ -76,7 +84,9 @@ impl Rules for IdentityRules {
                 let members = team.members.iter().copied().filter(|user| !removed.contains(&(*user).into())).collect();
                 Cascade::Change(Team { members, ..team.clone() }.into())
             }
-            IdentityRecord::Token(token) if owner_key(token.owner).is_some_and(|owner| removed.contains(&owner)) => Cascade::Remove,
+            IdentityRecord::Token(token) if owner_key(token.owner).is_some_and(|owner| removed.contains(&owner)) => {
+                Cascade::Remove
+            }
             _ => Cascade::Keep,
         }
     }
@@ -94,11 +104,20 @@ fn matches(query: &IdentityQuery, record: &IdentityRecord) -> bool {
     match (query, record) {
         (IdentityQuery::Users { search }, IdentityRecord::User(user)) => search.as_ref().is_none_or(|search| {
             let search = search.to_lowercase();
-            [Some(&user.email), user.name.as_ref()].into_iter().flatten().any(|text| text.to_lowercase().contains(&search))
+            [Some(&user.email), user.name.as_ref()]
+                .into_iter()
+                .flatten()
+                .any(|text| text.to_lowercase().contains(&search))
         }),
-        (IdentityQuery::Teams { member }, IdentityRecord::Team(team)) => member.is_none_or(|user| team.members.contains(&user)),
-        (IdentityQuery::Tokens { owner }, IdentityRecord::Token(token)) => owner.is_none_or(|owner| token.owner == owner),
-        (IdentityQuery::Roles, IdentityRecord::Role(_)) | (IdentityQuery::Clients, IdentityRecord::Client(_)) | (IdentityQuery::Providers, IdentityRecord::IdentityProvider(_)) => true,
+        (IdentityQuery::Teams { member }, IdentityRecord::Team(team)) => {
+            member.is_none_or(|user| team.members.contains(&user))
+        }
+        (IdentityQuery::Tokens { owner }, IdentityRecord::Token(token)) => {
+            owner.is_none_or(|owner| token.owner == owner)
+        }
+        (IdentityQuery::Roles, IdentityRecord::Role(_))
+        | (IdentityQuery::Clients, IdentityRecord::Client(_))
+        | (IdentityQuery::Providers, IdentityRecord::IdentityProvider(_)) => true,
         _ => false,
     }
 }

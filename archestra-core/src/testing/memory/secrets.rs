@@ -66,7 +66,9 @@ impl SecretStore for MemorySecrets {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {
-        let below = |path: &str| prefix.is_empty() || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let below = |path: &str| {
+            prefix.is_empty() || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         Ok(self.bundles().stored.keys().filter(|reference| below(reference.as_str())).cloned().collect())
     }
 

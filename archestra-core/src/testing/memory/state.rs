@@ -132,8 +132,12 @@ impl StateStore for MemoryState {
     async fn scan(&self, space: &'static str, prefix: &str) -> Result<Vec<(String, Bytes)>> {
         let values = self.values();
         let from = StateKey::new(space, prefix);
-        let found = values.values.range(&from..).take_while(|(key, _)| key.space == space && key.name.starts_with(prefix));
-        Ok(found.filter(|(_, stored)| stored.live()).map(|(key, stored)| (key.name.clone(), stored.value.clone())).collect())
+        let found =
+            values.values.range(&from..).take_while(|(key, _)| key.space == space && key.name.starts_with(prefix));
+        Ok(found
+            .filter(|(_, stored)| stored.live())
+            .map(|(key, stored)| (key.name.clone(), stored.value.clone()))
+            .collect())
     }
 
     async fn check(&self) -> Result<()> {

@@ -77,7 +77,8 @@ impl Log {
             let lines = self.lines();
             let wanted = if options.previous { lines.run.checked_sub(1) } else { None };
             let fits = |(run, line): &&(u32, LogLine)| {
-                (if options.previous { Some(*run) == wanted } else { true }) && options.since.is_none_or(|since| line.at >= since)
+                (if options.previous { Some(*run) == wanted } else { true })
+                    && options.since.is_none_or(|since| line.at >= since)
             };
             let chosen: VecDeque<_> = lines.kept.iter().filter(fits).map(|(_, line)| line.clone()).collect();
             (chosen, lines.first + lines.kept.len() as u64)
@@ -96,7 +97,10 @@ impl Log {
                 let line = {
                     let lines = log.lines();
                     next = next.max(lines.first);
-                    usize::try_from(next - lines.first).ok().and_then(|n| lines.kept.get(n)).map(|(_, line)| line.clone())
+                    usize::try_from(next - lines.first)
+                        .ok()
+                        .and_then(|n| lines.kept.get(n))
+                        .map(|(_, line)| line.clone())
                 };
                 if let Some(line) = line {
                     return Some((Ok(line), (log, written, next + 1)));

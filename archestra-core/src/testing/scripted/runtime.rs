@@ -7,8 +7,8 @@ use crate::{
     Error, Finding, Result,
     catalog::Scope,
     runtime::{
-        Applied, Connection, HttpEndpoint, LogLine, LogOptions, LogSource, Manifest, Phase, PullSecret, Runtime, RuntimeCapabilities, Workload, WorkloadEvent, WorkloadId, WorkloadSpec,
-        WorkloadStatus, WorkloadSummary,
+        Applied, Connection, HttpEndpoint, LogLine, LogOptions, LogSource, Manifest, Phase, PullSecret, Runtime,
+        RuntimeCapabilities, Workload, WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary,
     },
 };
 use async_trait::async_trait;
@@ -107,19 +107,32 @@ impl Runtime for ScriptedRuntime {
         let mut findings = Vec::new();
         let mut refuse = |refused: bool, field: &str, what: &str| {
             if refused {
-                findings.push(Finding::new(field, format!("the {} runtime cannot {what}", can.name), "remove it, or choose another runtime"));
+                findings.push(Finding::new(
+                    field,
+                    format!("the {} runtime cannot {what}", can.name),
+                    "remove it, or choose another runtime",
+                ));
             }
         };
         refuse(workload.image.is_some() && !can.images, "selfHosted.image", "run images");
         refuse(workload.image.is_none() && !can.commands, "selfHosted.command", "run commands without an image");
-        refuse(!workload.pull_secrets.is_empty() && !can.pull_secrets, "selfHosted.imagePullSecrets", "pull with secrets");
-        refuse(workload.deployment_yaml.is_some() && !can.overrides, "selfHosted.deploymentYaml", "take deployment YAML");
+        refuse(
+            !workload.pull_secrets.is_empty() && !can.pull_secrets,
+            "selfHosted.imagePullSecrets",
+            "pull with secrets",
+        );
+        refuse(
+            workload.deployment_yaml.is_some() && !can.overrides,
+            "selfHosted.deploymentYaml",
+            "take deployment YAML",
+        );
         findings
     }
 
     async fn render(&self, workload: &Workload) -> Result<Manifest> {
         let secrets: BTreeMap<&str, &str> = workload.secrets.keys().map(|key| (key.as_str(), "(redacted)")).collect();
-        let document = json!({"id": workload.id, "revision": workload.revision, "spec": workload.spec, "secrets": secrets});
+        let document =
+            json!({"id": workload.id, "revision": workload.revision, "spec": workload.spec, "secrets": secrets});
         Ok(Manifest { documents: vec![format!("{document:#}")] })
     }
 
@@ -150,7 +163,8 @@ impl Runtime for ScriptedRuntime {
         let log = state.workloads.get(&workload.id).map_or_else(Log::new, |running| Arc::clone(&running.log));
         let mut status = WorkloadStatus::new(Phase::Pending);
         status.revision = Some(workload.revision);
-        let running = Running { workload: workload.clone(), script, status, log, generation: 0, life: CancellationToken::new() };
+        let running =
+            Running { workload: workload.clone(), script, status, log, generation: 0, life: CancellationToken::new() };
         if let Some(before) = state.workloads.insert(workload.id.clone(), running) {
             before.life.cancel();
         }
@@ -216,7 +230,9 @@ impl Runtime for ScriptedRuntime {
                 self.inner.tasks.spawn(serving);
                 Ok(Connection::Stdio(channel))
             }
-            Script::Http(endpoint) => Ok(Connection::Http(HttpEndpoint { generation: running.generation, ..endpoint.clone() })),
+            Script::Http(endpoint) => {
+                Ok(Connection::Http(HttpEndpoint { generation: running.generation, ..endpoint.clone() }))
+            }
             _ => Err(unavailable(format!("workload {id} serves nothing"))),
         }
     }

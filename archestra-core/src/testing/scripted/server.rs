@@ -53,12 +53,23 @@ pub struct ScriptedServer {
 impl ScriptedServer {
     /// A server of this name without tools, that speaks both eras and answers at once.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), tools: Vec::new(), eras: Eras::Both, latency: Duration::ZERO, page_size: usize::MAX, start_log: Vec::new() }
+        Self {
+            name: name.into(),
+            tools: Vec::new(),
+            eras: Eras::Both,
+            latency: Duration::ZERO,
+            page_size: usize::MAX,
+            start_log: Vec::new(),
+        }
     }
 
     /// With a tool that takes any object. The script is given the arguments of a call.
     #[must_use]
-    pub fn tool<A: Into<Answer>>(self, name: impl Into<String>, respond: impl Fn(&Value) -> A + Send + Sync + 'static) -> Self {
+    pub fn tool<A: Into<Answer>>(
+        self,
+        name: impl Into<String>,
+        respond: impl Fn(&Value) -> A + Send + Sync + 'static,
+    ) -> Self {
         let name = name.into();
         let definition = json!({"name": name, "description": format!("The scripted tool {name}."), "inputSchema": {"type": "object"}});
         self.tool_with(definition, respond)
@@ -66,9 +77,17 @@ impl ScriptedServer {
 
     /// With a tool that is listed with this definition.
     #[must_use]
-    pub fn tool_with<A: Into<Answer>>(mut self, definition: Value, respond: impl Fn(&Value) -> A + Send + Sync + 'static) -> Self {
+    pub fn tool_with<A: Into<Answer>>(
+        mut self,
+        definition: Value,
+        respond: impl Fn(&Value) -> A + Send + Sync + 'static,
+    ) -> Self {
         let name = definition["name"].as_str().unwrap_or_default().to_owned();
-        self.tools.push(ScriptedTool { name, definition, respond: Arc::new(move |arguments| respond(arguments).into()) });
+        self.tools.push(ScriptedTool {
+            name,
+            definition,
+            respond: Arc::new(move |arguments| respond(arguments).into()),
+        });
         self
     }
 

@@ -42,7 +42,12 @@ pub(super) fn open(peer: Peer, life: CancellationToken) -> (Channel, impl Future
     (Channel::new(to_server, from_server), serve(Arc::new(peer), incoming, outgoing, life))
 }
 
-async fn serve(peer: Arc<Peer>, mut incoming: mpsc::Receiver<Bytes>, outgoing: mpsc::Sender<Bytes>, life: CancellationToken) {
+async fn serve(
+    peer: Arc<Peer>,
+    mut incoming: mpsc::Receiver<Bytes>,
+    outgoing: mpsc::Sender<Bytes>,
+    life: CancellationToken,
+) {
     let mut running: JoinSet<(String, Value)> = JoinSet::new();
     let mut pending: HashMap<String, (Value, AbortHandle)> = HashMap::new();
     loop {
@@ -64,7 +69,8 @@ async fn serve(peer: Arc<Peer>, mut incoming: mpsc::Receiver<Bytes>, outgoing: m
         };
         let Some(message) = message else { return };
         let Ok(message) = serde_json::from_slice::<Value>(&message) else {
-            let refusal = json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "the message is not JSON"}});
+            let refusal =
+                json!({"jsonrpc": "2.0", "id": null, "error": {"code": -32700, "message": "the message is not JSON"}});
             if outgoing.send(encode(&refusal)).await.is_err() {
                 return;
             }
@@ -96,7 +102,8 @@ async fn serve(peer: Arc<Peer>, mut incoming: mpsc::Receiver<Bytes>, outgoing: m
         }
     }
     for (_, (id, _)) in pending {
-        let answer = json!({"jsonrpc": "2.0", "id": id, "error": failure(SERVER_ENDED, "the server ended before it answered")});
+        let answer =
+            json!({"jsonrpc": "2.0", "id": id, "error": failure(SERVER_ENDED, "the server ended before it answered")});
         if !matches!(timeout(FAREWELL, outgoing.send(encode(&answer))).await, Ok(Ok(()))) {
             return;
         }
@@ -139,7 +146,8 @@ impl Peer {
     }
 
     fn unsupported(&self, requested: &str) -> Value {
-        let supported = if self.server.eras == Eras::Modern { vec![MODERN] } else { [MODERN].into_iter().chain(LEGACY).collect() };
+        let supported =
+            if self.server.eras == Eras::Modern { vec![MODERN] } else { [MODERN].into_iter().chain(LEGACY).collect() };
         json!({"code": UNSUPPORTED_VERSION, "message": "the protocol version is not supported", "data": {"supported": supported, "requested": requested}})
     }
 
@@ -170,10 +178,20 @@ impl Peer {
     fn list(&self, params: &Value) -> Result<Value, Value> {
         let start: usize = match &params["cursor"] {
             Value::Null => 0,
-            cursor => cursor.as_str().and_then(|cursor| cursor.parse().ok()).ok_or_else(|| failure(INVALID_PARAMS, "not a cursor of this list"))?,
+            cursor => cursor
+                .as_str()
+                .and_then(|cursor| cursor.parse().ok())
+                .ok_or_else(|| failure(INVALID_PARAMS, "not a cursor of this list"))?,
         };
         let end = start.saturating_add(self.server.page_size);
-        let tools: Vec<_> = self.server.tools.iter().skip(start).take(self.server.page_size).map(|tool| tool.definition.clone()).collect();
+        let tools: Vec<_> = self
+            .server
+            .tools
+            .iter()
+            .skip(start)
+            .take(self.server.page_size)
+            .map(|tool| tool.definition.clone())
+            .collect();
         let mut page = json!({"tools": tools});
         if end < self.server.tools.len() {
             page["nextCursor"] = end.to_string().into();

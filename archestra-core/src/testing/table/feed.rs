@@ -22,7 +22,10 @@ struct Follower<S: Rules> {
     confirm: Option<Interval>,
 }
 
-pub(super) fn follow<S: Rules>(table: Table<S>, since: Option<StoreRevision>) -> BoxStream<'static, Result<FeedEvent<Key<S>>>> {
+pub(super) fn follow<S: Rules>(
+    table: Table<S>,
+    since: Option<StoreRevision>,
+) -> BoxStream<'static, Result<FeedEvent<Key<S>>>> {
     let newest = table.0.newest.subscribe();
     let follower = Follower { table, newest, position: since, confirm: None };
     stream::unfold(follower, |mut follower| async move {

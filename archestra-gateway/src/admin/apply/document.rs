@@ -1,7 +1,10 @@
 //! What a document may hold, decoded with every problem at its place.
 
 use super::{
-    super::{Problem, body},
+    super::{
+        Problem,
+        body::{self, Format},
+    },
     source::unresolved,
 };
 use archestra_core::Finding;
@@ -27,18 +30,25 @@ pub struct ApplyDocument {
     /// `archestra.dev/v1`.
     pub api_version: String,
     /// Users, known by address.
+    #[schema(required = false)]
     pub users: Vec<UserItem>,
     /// Teams, known by name.
+    #[schema(required = false)]
     pub teams: Vec<TeamItem>,
     /// Entries, known by name.
+    #[schema(required = false)]
     pub entries: Vec<EntryItem>,
     /// Installations, known by entry and scope.
+    #[schema(required = false)]
     pub installations: Vec<InstallationItem>,
     /// Gateways, known by slug.
+    #[schema(required = false)]
     pub gateways: Vec<ConsumerItem>,
     /// Agents, known by slug.
+    #[schema(required = false)]
     pub agents: Vec<ConsumerItem>,
     /// Policies, known by name.
+    #[schema(required = false)]
     pub policies: Vec<PolicyItem>,
 }
 
@@ -73,6 +83,14 @@ pub struct TeamItem {
 const KEYS: &[&str] = &["apiVersion", "users", "teams", "entries", "installations", "gateways", "agents", "policies"];
 
 impl ApplyDocument {
+    /// Reads and understands a document.
+    ///
+    /// # Errors
+    /// Where it is not JSON or YAML, or has a key twice, by line and column; else everything that is wrong with it in itself.
+    pub fn parse(bytes: &[u8], format: Format) -> Result<Self, Problem> {
+        Self::from_value(body::parse(bytes, format)?)
+    }
+
     /// Understands a document.
     ///
     /// # Errors

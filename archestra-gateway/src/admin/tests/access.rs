@@ -65,8 +65,11 @@ async fn what_one_may_not_change_is_refused_with_the_permission_that_is_missing(
     refused(rig.get(&rig.alice, "/audit").await, "auditLog:read").await;
     refused(rig.get(&rig.alice, "/users").await, "user:read").await;
     refused(rig.post(&rig.editor, "/teams", json!({"name": "t"})).await, "team:create").await;
-    let denied = rig.records.lock().unwrap().len();
-    assert!(denied >= 4, "changes are recorded");
+    let records = rig.records.lock().unwrap();
+    let denied: Vec<_> =
+        records.iter().filter(|record| record.outcome == archestra_core::event::Outcome::Denied).collect();
+    assert_eq!(denied.len(), 9, "whoever was refused a change is on record: {denied:?}");
+    assert_eq!((denied[0].subject.as_deref(), &*denied[0].actor.name), (Some("POST /entries"), "alice@example.com"));
 }
 
 #[tokio::test]

@@ -284,3 +284,32 @@ fn a_client_resolves_value_from() {
     assert!(String::from_utf8(document.to_json()).unwrap().contains("content of key.txt"));
     assert!(!format!("{document:?}").contains("key.txt"));
 }
+
+#[tokio::test]
+async fn a_member_applies_what_a_member_may_do() {
+    let rig = Rig::new().await;
+    rig.post(&rig.admin, "/entries", remote("tracker")).await.expect(201);
+    let own = r#"
+apiVersion: archestra.dev/v1
+installations: [{entry: tracker, values: {token: t}}]
+gateways: [{slug: alice, tools: [{entry: tracker, tool: "*", credential: {installation: {user: alice@example.com}}}]}]
+"#;
+    let report = rig.apply(&rig.alice, "", own).await.expect(200);
+    assert_eq!(actions(&report), ["create installation tracker for alice@example.com", "create gateway alice"]);
+    let again = rig.apply(&rig.alice, "", own).await.expect(200);
+    assert!(actions(&again).iter().all(|line| line.starts_with("unchanged ")), "{again}");
+    let before = rig.everything().await;
+    for (document, permission) in [
+        ("users: [{email: x@example.com}]", "user:create"),
+        ("teams: [{name: finance, priority: 3}]", "team:update"),
+        ("entries: [{name: x, remote: {url: \"https://x.example.com\"}}]", "entry:create"),
+        ("installations: [{entry: tracker, scope: {team: finance}, values: {token: t}}]", "installation:teamAdmin"),
+        ("gateways: [{slug: g, scope: organization}]", "gateway:admin"),
+        ("policies: [{name: p, action: block}]", "policy:create"),
+    ] {
+        let document = format!("apiVersion: archestra.dev/v1\n{document}");
+        let problem = rig.apply(&rig.alice, "", &document).await.problem(403);
+        assert!(problem.detail.contains(permission), "{}", problem.detail);
+    }
+    assert_eq!(rig.everything().await, before);
+}

@@ -30,8 +30,9 @@ async fn seen(rig: &Rig) -> Value {
 #[tokio::test]
 async fn an_unreachable_server_takes_everything_back() {
     let rig = Rig::new().await;
-    let old = json!({"name": "old", "remote": {"url": "https://old.example.com"}, "credential": {"static": [{"name": "token", "header": "Authorization", "value": "s3cret"}]}});
-    rig.post(&rig.admin, "/entries", old.clone()).await.expect(201);
+    prepare(&rig).await;
+    let field = json!({"name": "token", "header": "Authorization", "value": "s3cret"});
+    let old = json!({"name": "old", "remote": {"url": "https://old.example.com"}, "credential": {"static": [field]}});
     let before = seen(&rig).await;
     *rig.tools.0.lock().unwrap() = Some(DiscoverError::Unreachable { reason: "connection refused".to_owned() });
     let problem = rig.apply(&rig.admin, "set=s", DOCUMENT).await.problem(503);
@@ -42,8 +43,6 @@ async fn an_unreachable_server_takes_everything_back() {
         problem.detail
     );
     assert_eq!(seen(&rig).await, before);
-    let entry = rig.state.lifecycle.clone();
-    drop(entry);
     let document = json!({"apiVersion": "archestra.dev/v1", "entries": [old]});
     let report = rig.post(&rig.admin, "/apply?dryRun=true", document).await.expect(200);
     assert_eq!(report["changes"][0]["action"], "unchanged", "the former secret is back too");
@@ -51,23 +50,63 @@ async fn an_unreachable_server_takes_everything_back() {
     rig.apply(&rig.admin, "set=s", DOCUMENT).await.expect(200);
 }
 
+/// What must be there before: the entry `old` with a secret, and a gateway.
+async fn prepare(rig: &Rig) {
+    let field = json!({"name": "token", "header": "Authorization", "value": "s3cret"});
+    let old = json!({"name": "old", "remote": {"url": "https://old.example.com"}, "credential": {"static": [field]}});
+    rig.post(&rig.admin, "/entries", old).await.expect(201);
+}
+
 #[tokio::test]
-async fn a_store_that_fails_at_any_point_leaves_no_half_applied_document() {
-    let mut calls = 0;
-    loop {
+async fn a_store_that_fails_once_at_any_point_leaves_no_half_applied_document() {
+    for healthy in 0.. {
         let rig = Rig::new().await;
-        let before = seen(&rig).await;
-        rig.catalog.fail_after(calls);
-        let outcome = rig.apply(&rig.admin, "", DOCUMENT.replace("description: changed, ", "").as_str()).await;
-        rig.catalog.heal();
-        if outcome.status == StatusCode::OK {
-            assert!(calls > 5, "something must have failed before");
+        prepare(&rig).await;
+        let (before, secrets) = (seen(&rig).await, rig.secrets.list("").await.unwrap().len());
+        let (base, faults) = (rig.catalog.calls(), rig.catalog.clone());
+        faults.delay(std::time::Duration::from_millis(1));
+        faults.fail_after(healthy);
+        let healing = tokio::spawn(async move {
+            // The call that fails takes a moment, so that the store is well again before the next one.
+            while faults.calls() <= base + healthy {
+                tokio::task::yield_now().await;
+            }
+            faults.heal();
+        });
+        let outcome = rig.apply(&rig.admin, "", DOCUMENT).await;
+        if !healing.is_finished() {
+            healing.abort();
+            assert!(healthy > 10, "something must have failed before");
+            assert_eq!(outcome.status, StatusCode::OK, "{}", outcome.text);
             return;
         }
-        let whole = seen(&rig).await == before;
-        // With the store gone for good, what was done cannot be undone; then the answer says so.
-        let told = outcome.text.contains("but for this");
-        assert!(whole || told, "after {calls} calls: {}", outcome.text);
-        calls += 1;
+        if outcome.status == StatusCode::OK {
+            continue;
+        }
+        let after = seen(&rig).await;
+        assert_eq!(after, before, "after {healthy} calls: {}", outcome.text);
+        assert!(!outcome.text.contains("but for this"), "after {healthy} calls: {}", outcome.text);
+        assert_eq!(rig.secrets.list("").await.unwrap().len(), secrets, "after {healthy} calls");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_is_gone_for_good_is_told() {
+    let rig = Rig::new().await;
+    prepare(&rig).await;
+    let base = rig.catalog.calls();
+    rig.apply(&rig.admin, "dryRun=true", DOCUMENT).await.expect(200);
+    let planning = rig.catalog.calls() - base;
+    let mut told = false;
+    for more in 0..40 {
+        rig.catalog.fail_after(planning + more);
+        let outcome = rig.apply(&rig.admin, "", DOCUMENT).await;
+        rig.catalog.heal();
+        if outcome.status == StatusCode::OK {
+            break;
+        }
+        told |= outcome.text.contains("but for this");
+        assert!(outcome.text.contains("undone"), "{}", outcome.text);
+    }
+    assert!(told);
 }

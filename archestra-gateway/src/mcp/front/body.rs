@@ -143,7 +143,10 @@ impl Upstream {
     }
 
     fn broken_off(&self) -> Bytes {
-        let error = RpcError::new(ErrorKind::Internal, "the server broke off its answer; whether the call took effect is not known");
+        let error = RpcError::new(
+            ErrorKind::Internal,
+            "the server broke off its answer; whether the call took effect is not known",
+        );
         let id = crate::mcp::envelope::Id::parse(&self.id);
         // A blank line first ends whatever event was cut off.
         let mut out = bytes::BytesMut::from(&b"\n\n"[..]);

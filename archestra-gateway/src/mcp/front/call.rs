@@ -60,12 +60,18 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
     let mut log = CallLog::begin(slot, Arc::clone(principal), Arc::clone(consumer), caller.address, body.len());
     let Some(name) = &request.params.name else {
         log.finish(Recorded::Error, Some("no tool name"), 0);
-        return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, "`params.name` is required: name the tool to call"));
+        return Called::Rejected(RpcError::new(
+            ErrorKind::InvalidParams,
+            "`params.name` is required: name the tool to call",
+        ));
     };
     let Some(route) = consumer.tools.get(&*name.value) else {
         log.unknown(&name.value);
         log.finish(Recorded::Error, Some("unknown tool"), 0);
-        let text = format!("unknown tool `{}`: list the tools again, it may have been renamed or taken away", clip(&name.value));
+        let text = format!(
+            "unknown tool `{}`: list the tools again, it may have been renamed or taken away",
+            clip(&name.value)
+        );
         return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, text));
     };
     log.routed(route);
@@ -179,12 +185,18 @@ fn explain(shared: &Shared, error: &CredentialError) -> (String, serde_json::Val
         }
         CredentialError::PinUnavailable { entry, installation, .. } => {
             let text = format!("{error}. Ask whoever manages this gateway to check it.");
-            (text, serde_json::json!({ "code": "installationUnavailable", "entry": entry, "installation": installation }))
+            (
+                text,
+                serde_json::json!({ "code": "installationUnavailable", "entry": entry, "installation": installation }),
+            )
         }
         CredentialError::Expired { entry, installation, .. } => {
             let url = shared.install_url(*entry);
             let text = format!("{error}. Authorize it again: {url} Then call again.");
-            (text, serde_json::json!({ "code": "credentialExpired", "entry": entry, "installation": installation, "installUrl": url }))
+            (
+                text,
+                serde_json::json!({ "code": "credentialExpired", "entry": entry, "installation": installation, "installUrl": url }),
+            )
         }
         other => (other.to_string(), serde_json::json!({ "code": "credentialUnavailable" })),
     }

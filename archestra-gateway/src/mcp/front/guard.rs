@@ -46,7 +46,9 @@ impl HostPolicy {
         }
         match request.headers.get(header::ORIGIN) {
             None => Ok(()),
-            Some(origin) => origin.to_str().ok().filter(|origin| self.trusts(origin)).map(|_| ()).ok_or(Refusal::Origin),
+            Some(origin) => {
+                origin.to_str().ok().filter(|origin| self.trusts(origin)).map(|_| ()).ok_or(Refusal::Origin)
+            }
         }
     }
 
@@ -68,7 +70,11 @@ fn contains(set: &HashSet<Box<str>>, text: &str) -> bool {
 /// A host without its port.
 fn bare(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
+        Some((name, port))
+            if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) =>
+        {
+            name
+        }
         _ => host,
     }
 }
@@ -88,7 +94,11 @@ mod tests {
 
     #[test]
     fn only_known_hosts_and_origins_are_served() {
-        let policy = HostPolicy::new(Some("gw.example.com"), &["other:8080".to_owned()], &["https://app.example.com/".to_owned()]);
+        let policy = HostPolicy::new(
+            Some("gw.example.com"),
+            &["other:8080".to_owned()],
+            &["https://app.example.com/".to_owned()],
+        );
         for host in ["localhost:9000", "127.0.0.1:1", "[::1]:9000", "GW.example.com", "other"] {
             assert_eq!(check(&policy, host, None), Ok(()), "{host}");
         }

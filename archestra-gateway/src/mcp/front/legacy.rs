@@ -84,10 +84,8 @@ pub(super) fn end_session(shared: &Shared, visit: &Visit, headers: &HeaderMap) -
 /// The session that the request names. None at all is allowed: what we serve needs none.
 pub(super) fn resume(shared: &Shared, visit: &Visit, headers: &HeaderMap) -> Result<Option<Session>, Reply> {
     let Some(id) = headers.get(header::SESSION_ID) else { return Ok(None) };
-    let session = id
-        .to_str()
-        .ok()
-        .and_then(|id| shared.sessions.resume(id, &visit.who.principal, visit.consumer.consumer.id));
+    let session =
+        id.to_str().ok().and_then(|id| shared.sessions.resume(id, &visit.who.principal, visit.consumer.consumer.id));
     match session {
         Some(session) => Ok(Some(session)),
         None => Err(problem(StatusCode::NOT_FOUND, "there is no such session: send `initialize` to begin a new one")),
@@ -160,7 +158,8 @@ async fn tools_call(
         Some(session) => match shared.in_flight.begin(session.id, request.id.as_str(), cancel.clone()) {
             Some(entry) => Some(entry),
             None => {
-                let error = RpcError::new(ErrorKind::InvalidRequest, "a request with this id is under way in this session");
+                let error =
+                    RpcError::new(ErrorKind::InvalidRequest, "a request with this id is under way in this session");
                 return rpc_error(&error, Some(request.id), Era::Legacy);
             }
         },

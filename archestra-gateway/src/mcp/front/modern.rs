@@ -87,8 +87,15 @@ fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
             reply
         }
         Answer::Stream(messages) => {
-            let relay = Relay { messages, log: Some(log), scanner: OutcomeScanner::new(BodyFormat::EventStream), bytes: 0, id: request.id.as_str().into() };
-            let stream = futures::stream::unfold(relay, async |mut relay| relay.next().await.map(|event| (event, relay)));
+            let relay = Relay {
+                messages,
+                log: Some(log),
+                scanner: OutcomeScanner::new(BodyFormat::EventStream),
+                bytes: 0,
+                id: request.id.as_str().into(),
+            };
+            let stream =
+                futures::stream::unfold(relay, async |mut relay| relay.next().await.map(|event| (event, relay)));
             events(McpBody::events(stream))
         }
     }

@@ -78,8 +78,12 @@ impl CallLog {
         match outcome {
             Outcome::Success => self.finish(Recorded::Success, None, bytes),
             Outcome::ToolError => self.finish(Recorded::Error, Some("the tool reported an error"), bytes),
-            Outcome::ProtocolError => self.finish(Recorded::Error, Some("the server answered with a protocol error"), bytes),
-            Outcome::Missing => self.finish(Recorded::Error, Some("the server ended its answer without a response"), bytes),
+            Outcome::ProtocolError => {
+                self.finish(Recorded::Error, Some("the server answered with a protocol error"), bytes)
+            }
+            Outcome::Missing => {
+                self.finish(Recorded::Error, Some("the server ended its answer without a response"), bytes)
+            }
         }
     }
 

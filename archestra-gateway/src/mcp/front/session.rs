@@ -38,7 +38,12 @@ impl Sessions {
     }
 
     /// A new session of this caller with this consumer.
-    pub(crate) fn open(&self, principal: &Principal, consumer: ConsumerId, version: ProtocolVersion) -> Result<String, KeyRingError> {
+    pub(crate) fn open(
+        &self,
+        principal: &Principal,
+        consumer: ConsumerId,
+        version: ProtocolVersion,
+    ) -> Result<String, KeyRingError> {
         let mut plain = [0; PLAIN_LEN];
         let position = ProtocolVersion::KNOWN.iter().position(|known| *known == version).unwrap_or_default();
         plain[..16].copy_from_slice(uuid::Uuid::now_v7().as_bytes());

@@ -6,11 +6,7 @@ use super::{
     legacy::resume,
 };
 use crate::{
-    mcp::{
-        envelope::Request,
-        sse,
-        version::meta,
-    },
+    mcp::{envelope::Request, sse, version::meta},
     platform::Shared,
 };
 use archestra_core::id::ConsumerId;
@@ -40,8 +36,7 @@ pub(super) fn modern(shared: &Arc<Shared>, visit: Visit, request: &Request<'_>) 
     struct Wanted {
         tools_list_changed: bool,
     }
-    let params: Params =
-        request.params.raw.and_then(|raw| serde_json::from_str(raw.as_str()).ok()).unwrap_or_default();
+    let params: Params = request.params.raw.and_then(|raw| serde_json::from_str(raw.as_str()).ok()).unwrap_or_default();
     let wanted = params.notifications.tools_list_changed;
     let accepted = if wanted { serde_json::json!({ "toolsListChanged": true }) } else { serde_json::json!({}) };
     let id = request.id.as_str();
@@ -52,21 +47,19 @@ pub(super) fn modern(shared: &Arc<Shared>, visit: Visit, request: &Request<'_>) 
     let changed = format!(
         "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\",\"params\":{{\"_meta\":{tagged}}}}}"
     );
-    let last = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\"_meta\":{tagged}}}}}");
-    let script = Script {
-        first: Some(encode(&first)),
-        changed: wanted.then(|| encode(&changed)),
-        last: Some(encode(&last)),
-    };
+    let last =
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\"_meta\":{tagged}}}}}");
+    let script =
+        Script { first: Some(encode(&first)), changed: wanted.then(|| encode(&changed)), last: Some(encode(&last)) };
     start(shared, visit, script)
 }
 
 /// The GET stream of a legacy session.
 pub(super) fn legacy(shared: &Arc<Shared>, visit: Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
     let accepts = headers.get_all(http::header::ACCEPT).iter();
-    let accepts = accepts.filter_map(|value| value.to_str().ok()).any(|value| {
-        value.contains("text/event-stream") || value.contains("*/*")
-    });
+    let accepts = accepts
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("text/event-stream") || value.contains("*/*"));
     if !accepts || resume(shared, &visit, headers)?.is_none() {
         return Err(super::answer::method_not_allowed());
     }

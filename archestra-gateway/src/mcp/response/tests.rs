@@ -42,6 +42,15 @@ fn legacy_results_are_completed() {
 }
 
 #[test]
+fn a_result_type_that_is_no_string_is_replaced_and_not_doubled() {
+    let message = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"result":{"resultType":{"a":1},"x":2}}"#);
+    let out = to_modern(&message, &read(&message), Asked::Other, None).unwrap();
+    assert_eq!(&*out, br#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","x":2}}"#);
+    let out = to_legacy(&message, &read(&message), Asked::Other, None).unwrap();
+    assert_eq!(&*out, br#"{"jsonrpc":"2.0","id":1,"result":{"x":2}}"#);
+}
+
+#[test]
 fn numbers_that_the_modern_era_took_back_are_replaced() {
     let missing = json!({"jsonrpc": "2.0", "id": 1, "error": {"code": -32002, "message": "no such resource", "data": {"uri": "u"}}});
     let out = modern(&missing, Asked::of("resources/read"));

@@ -119,8 +119,13 @@ fn complete<'e>(splice: &mut Splice<'e>, result: &ResultHead<'_>, asked: Asked) 
     if result.raw.kind() != Kind::Object {
         return;
     }
+    // A second member of the name would leave readers to disagree.
+    if let Some(odd) = result.odd_type {
+        splice.replace(odd, Piece::Quoted("complete"));
+    }
+    let untyped = result.result_type.is_none() && result.odd_type.is_none();
     let wanted = [
-        (result.result_type.is_none(), Member { key: "resultType", value: Piece::Quoted("complete") }),
+        (untyped, Member { key: "resultType", value: Piece::Quoted("complete") }),
         (asked == Asked::Cacheable && result.ttl_ms.is_none(), Member { key: "ttlMs", value: Piece::Number(0) }),
         (
             asked == Asked::Cacheable && result.cache_scope.is_none(),

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use http::{Method, StatusCode};
-use hyper::body::Incoming;
-use tokio::time::Instant;
+use http::StatusCode;
 
 use super::reader::Events;
 use super::refusal::Refusal;
-use super::{Attempt, Format, Http, Setback};
+use super::{Attempt, Format, Setback};
+use crate::mcp::error::code;
 use crate::mcp::version::Era;
-use crate::upstream::client::HttpError;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::exchange::Answer;
 use crate::upstream::mapping::{Ids, Mapping, Taken, cancelled, outgoing};
@@ -28,7 +25,7 @@ pub(in crate::upstream) async fn send(attempt: Attempt<'_>, session: &Arc<Sessio
     let mapping = Mapping::new(exchange, Era::Legacy, ids);
     let mut headers = attempt.headers();
     session.mark(&mut headers);
-    let mut call = UnderWay::new(http, session, number);
+    let mut call = UnderWay::new(session, number);
     let response = match http.post(endpoint, headers, message, exchange.deadline).await {
         Ok(response) => response,
         Err(error) => {
@@ -43,7 +40,7 @@ pub(in crate::upstream) async fn send(attempt: Attempt<'_>, session: &Arc<Sessio
             let message = attempt.read_json(response).await?;
             call.over();
             match mapping.take(&message).map_err(|reason| UpstreamError::protocol(server, reason))? {
-                Taken::Response(message) => Ok(Answer::Message(message)),
+                Taken::Response(message, _) => Ok(Answer::Message(message)),
                 _ => Err(UpstreamError::protocol(server, "its answer is not the response to the request").into()),
             }
         }
@@ -69,54 +66,48 @@ fn refused(attempt: Attempt<'_>, session: &Session, mapping: &Mapping, refusal: 
         return Err(Setback::SessionLost(plain));
     }
     let outcome = match refusal.json.as_ref().map(|message| mapping.take(message)) {
-        Some(Ok(Taken::Response(message))) => Ok(Answer::Message(message)),
+        Some(Ok(Taken::Response(message, _))) => Ok(Answer::Message(message)),
         _ => Err(plain),
     };
-    let names_request = refusal.rpc_fault().is_some_and(|fault| fault.names_request);
-    if refusal.status == StatusCode::BAD_REQUEST && !names_request {
+    let puts_in_doubt = refusal.rpc_fault().is_none_or(|fault| !fault.names_request || is_modern_complaint(fault.code));
+    if refusal.status == StatusCode::BAD_REQUEST && puts_in_doubt {
         return Err(Setback::Mistaken(Box::new(outcome)));
     }
     outcome.map_err(Setback::Final)
 }
 
+/// What a modern server says of a legacy request: it misses headers and `_meta`.
+const fn is_modern_complaint(number: i64) -> bool {
+    matches!(
+        number,
+        code::HEADER_MISMATCH
+            | code::MISSING_CLIENT_CAPABILITY
+            | code::UNSUPPORTED_PROTOCOL_VERSION
+            | code::INVALID_PARAMS
+    )
+}
+
 /// A request that a legacy server works on. Dropping it before it is over tells the server to stop.
 #[derive(Debug)]
 pub(in crate::upstream) struct UnderWay {
-    http: Http,
     session: Arc<Session>,
     number: u64,
     over: bool,
 }
 
 impl UnderWay {
-    fn new(http: &Http, session: &Arc<Session>, number: u64) -> Self {
+    fn new(session: &Arc<Session>, number: u64) -> Self {
         session.active.fetch_add(1, Ordering::Relaxed);
-        Self { http: http.clone(), session: Arc::clone(session), number, over: false }
+        Self { session: Arc::clone(session), number, over: false }
+    }
+
+    pub(in crate::upstream) const fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// The answer is there, or the request never arrived.
-    pub(in crate::upstream) fn over(&mut self) {
+    pub(in crate::upstream) const fn over(&mut self) {
         self.over = true;
-    }
-
-    /// Answers a request of the server's.
-    pub(in crate::upstream) fn reply(&self, answer: Bytes) {
-        self.tell(answer);
-    }
-
-    /// Asks for the rest of a stream that ended after the event with this id.
-    pub(in crate::upstream) async fn resume(
-        &self,
-        after: &str,
-        deadline: Instant,
-    ) -> Result<http::Response<Incoming>, HttpError> {
-        let headers = self.session.resume_headers(after);
-        self.http.send(Method::GET, self.session.endpoint(), headers, Bytes::new(), deadline).await
-    }
-
-    fn tell(&self, message: Bytes) {
-        let endpoint = Arc::clone(self.session.endpoint());
-        self.http.tell(Method::POST, endpoint, self.session.headers(), message);
     }
 }
 
@@ -125,7 +116,7 @@ impl Drop for UnderWay {
         self.session.active.fetch_sub(1, Ordering::Relaxed);
         self.session.touch();
         if !self.over {
-            self.tell(cancelled(&self.number.to_string()));
+            self.session.tell(cancelled(&self.number.to_string()));
         }
     }
 }

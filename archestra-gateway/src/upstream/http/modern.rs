@@ -31,7 +31,7 @@ pub(in crate::upstream) async fn send(attempt: Attempt<'_>) -> Result<Answer, Se
     if exchange.caller_era == Era::Modern {
         let (mut head, body) = response.into_parts();
         let content_length = body.size_hint().exact();
-        let body = DeadlineBody::new(body, http.limits(exchange.deadline));
+        let body = DeadlineBody::new(body, http.options.limits(exchange.deadline));
         let content_type =
             head.headers.remove(CONTENT_TYPE).unwrap_or_else(|| super::HeaderValue::from_static("application/json"));
         return Ok(Answer::Body { content_type, content_length, body });
@@ -41,7 +41,7 @@ pub(in crate::upstream) async fn send(attempt: Attempt<'_>) -> Result<Answer, Se
         Format::Json => {
             let message = attempt.read_json(response).await?;
             match mapping.take(&message).map_err(|reason| UpstreamError::protocol(server, reason))? {
-                Taken::Response(message) => Ok(Answer::Message(message)),
+                Taken::Response(message, _) => Ok(Answer::Message(message)),
                 _ => Err(UpstreamError::protocol(server, "its answer is not the response to the request").into()),
             }
         }
@@ -82,7 +82,7 @@ fn refused(attempt: Attempt<'_>, refusal: &Refusal) -> Result<Answer, Setback> {
 fn told(attempt: Attempt<'_>, refusal: &Refusal) -> Result<Answer, UpstreamError> {
     let mapping = Mapping::new(attempt.exchange, Era::Modern, Ids::Callers);
     match refusal.json.as_ref().map(|message| mapping.take(message)) {
-        Some(Ok(Taken::Response(message))) => Ok(Answer::Message(message)),
+        Some(Ok(Taken::Response(message, _))) => Ok(Answer::Message(message)),
         _ => Err(refusal.to_error(attempt.server)),
     }
 }

@@ -10,11 +10,12 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
 use super::legacy::UnderWay;
-use super::{Attempt, Format, Http, broke_off};
+use super::{Attempt, Format, broke_off};
 use crate::mcp::sse::Decoder;
 use crate::upstream::client::HttpError;
 use crate::upstream::deadline_body::DeadlineBody;
 use crate::upstream::error::UpstreamError;
+use crate::upstream::options::UpstreamOptions;
 use crate::upstream::target::Endpoint;
 
 /// How long to wait before a stream is resumed, unless the server says; and the most it can say.
@@ -27,7 +28,7 @@ const MAX_EMPTY_PARTS: u32 = 5;
 /// The messages of one event stream.
 #[derive(Debug)]
 pub(in crate::upstream) struct Events {
-    http: Http,
+    options: UpstreamOptions,
     server: Arc<str>,
     endpoint: Arc<Endpoint>,
     body: DeadlineBody<Incoming>,
@@ -46,10 +47,10 @@ impl Events {
     ) -> Self {
         let deadline = attempt.exchange.deadline;
         Self {
-            http: attempt.http.clone(),
+            options: attempt.http.options,
             server: Arc::clone(attempt.server),
             endpoint: Arc::clone(attempt.endpoint),
-            body: DeadlineBody::new(response.into_body(), attempt.http.limits(deadline)),
+            body: DeadlineBody::new(response.into_body(), attempt.http.options.limits(deadline)),
             decoder: Decoder::new(attempt.http.options.message_limit),
             buffer: BytesMut::new(),
             deadline,
@@ -90,7 +91,7 @@ impl Events {
     /// Answers a request of the server's, where there is a way to.
     pub(in crate::upstream) fn reply(&self, answer: Bytes) {
         if let Some(call) = &self.call {
-            call.reply(answer);
+            call.session().tell(answer);
         }
     }
 
@@ -110,12 +111,12 @@ impl Events {
             return Err(self.cut());
         }
         sleep(self.decoder.retry().unwrap_or(RETRY).min(MAX_RETRY)).await;
-        let response = call.resume(&after, self.deadline).await;
+        let response = call.session().resume(&after, self.deadline).await;
         let response = response.map_err(|error| broke_off(&self.server, &self.endpoint, &error))?;
         if response.status() != StatusCode::OK || Format::of(response.headers()) != Some(Format::Events) {
             return Err(self.cut());
         }
-        self.body = DeadlineBody::new(response.into_body(), self.http.limits(self.deadline));
+        self.body = DeadlineBody::new(response.into_body(), self.options.limits(self.deadline));
         self.buffer.clear();
         Ok(())
     }
@@ -128,6 +129,6 @@ impl Events {
     }
 
     fn too_large(&self) -> UpstreamError {
-        UpstreamError::TooLarge { server: Arc::clone(&self.server), limit: self.http.options.message_limit }
+        UpstreamError::TooLarge { server: Arc::clone(&self.server), limit: self.options.message_limit }
     }
 }

@@ -272,6 +272,44 @@ async fn a_stream_that_is_cut_is_resumed_after_its_last_event() {
 }
 
 #[tokio::test]
+async fn changed_tools_are_heard_of_while_the_session_lasts() {
+    let sessions = AtomicUsize::new(0);
+    let peer = Peer::start(move |seen| {
+        let id = &seen.message["id"];
+        let reply = match (seen.http_method.as_str(), seen.method()) {
+            ("GET", _) => {
+                let (sender, reply) = live();
+                tokio::spawn(async move {
+                    sender
+                        .send(event(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" })))
+                        .unwrap();
+                    sender.closed().await;
+                });
+                reply
+            }
+            (_, "initialize") => json_reply(&result(
+                id,
+                &json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": { "listChanged": true } } }),
+            )),
+            (_, "tools/call") => json_reply(&result(id, &json!({}))),
+            _ => legacy_handshake(&seen, &sessions).unwrap(),
+        };
+        async { reply }
+    })
+    .await;
+    let (upstreams, target) = (upstreams(), remote(&peer.url()));
+    let mut changed = upstreams.tools_changed();
+    for _ in 0..3 {
+        Caller::legacy(legacy_call("1", "")).message(&upstreams, &target).await;
+    }
+    assert_eq!(changed.recv().await.unwrap(), target.installation().id);
+    let listening: Vec<_> = peer.all().into_iter().filter(|seen| seen.http_method == "GET").collect();
+    assert_eq!(listening.len(), 1);
+    assert_eq!(listening[0].header("mcp-protocol-version"), "2025-06-18", "the revision that was agreed on");
+    upstreams.shutdown().await;
+}
+
+#[tokio::test]
 async fn tools_are_listed_page_by_page() {
     let peer = legacy(|seen| async move {
         let tool = |name: &str, header: Value| json!({ "name": name, "inputSchema": { "type": "object", "properties": { "a": { "type": "string", "x-mcp-header": header } } } });

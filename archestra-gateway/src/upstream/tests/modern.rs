@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::peer::{Peer, discovered, error, event, events, json_reply, legacy_handshake, live, modern, reply, result};
-use super::support::{Caller, MODERN_META, legacy_call, modern_call, remote, target_of, upstreams, upstreams_with};
+use super::support::{Caller, legacy_call, modern_call, remote, target_of, upstreams, upstreams_with};
 use crate::upstream::{Answer, UpstreamError, UpstreamOptions};
 
 fn complete(text: &str) -> Value {
@@ -288,5 +288,33 @@ async fn a_stream_for_a_legacy_caller_ends_with_its_response() {
     let caller = Caller::legacy(legacy_call("1", r#","_meta":{"progressToken":4}"#));
     let answer = caller.call(&upstreams(), &remote(&peer.url())).await.unwrap();
     let Answer::Stream(stream) = answer else { panic!("{answer:?}") };
-    assert_eq!(stream.collect::<Vec<_>>().await.len(), 4, "{MODERN_META}");
+    assert_eq!(stream.collect::<Vec<_>>().await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_server_that_turns_modern_is_asked_once_and_served_on() {
+    let new = Arc::new(AtomicBool::new(false));
+    let sessions = AtomicUsize::new(0);
+    let now = Arc::clone(&new);
+    let peer = Peer::start(move |seen| {
+        let id = seen.message["id"].clone();
+        let is_modern = !seen.header("mcp-method").is_empty();
+        let reply = match now.load(Ordering::SeqCst) {
+            false => legacy_handshake(&seen, &sessions)
+                .unwrap_or_else(|| json_reply(&result(&id, &json!({ "from": "old" })))),
+            true if !is_modern => reply(400, "application/json", error(&id, -32602).to_string()),
+            true if seen.method() == "server/discover" => json_reply(&discovered(&id)),
+            true => json_reply(&result(&id, &complete("new"))),
+        };
+        async { reply }
+    })
+    .await;
+    let (upstreams, target) = (upstreams(), remote(&peer.url()));
+    let caller = Caller::modern(modern_call("1", ""));
+    assert_eq!(caller.message(&upstreams, &target).await["result"]["from"], "old");
+    new.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(caller.message(&upstreams, &target).await["result"], complete("new"));
+    }
+    assert_eq!(peer.seen("server/discover").len(), 2);
 }

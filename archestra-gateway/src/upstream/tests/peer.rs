@@ -45,8 +45,6 @@ impl Seen {
 pub(super) struct Peer {
     pub(super) port: u16,
     seen: Arc<Mutex<Vec<Seen>>>,
-    /// Streamed bodies that were dropped before their end.
-    pub(super) dropped: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -91,7 +89,7 @@ impl Peer {
                 });
             }
         });
-        Self { port, seen, dropped: Arc::default(), _task: AbortOnDropHandle::new(task) }
+        Self { port, seen, _task: AbortOnDropHandle::new(task) }
     }
 
     pub(super) fn url(&self) -> String {

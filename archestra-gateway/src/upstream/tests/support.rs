@@ -94,7 +94,7 @@ pub(super) fn remote(url: &str) -> Arc<Target> {
     target_of(json!({ "name": "tracker", "remote": { "url": url } }))
 }
 
-pub(super) const MODERN_META: &str =
+const MODERN_META: &str =
     r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}"#;
 
 pub(super) fn modern_call(id: &str, more_meta: &str) -> String {

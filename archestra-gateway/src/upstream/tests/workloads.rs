@@ -26,7 +26,7 @@ use crate::upstream::{Answer, Target, UpstreamError, Upstreams};
 type Connect = Box<dyn Fn(usize) -> Result<Connection> + Send + Sync>;
 
 /// A runtime that can do nothing but connect, as a closure says.
-struct Connects {
+pub(super) struct Connects {
     connect: Connect,
     count: AtomicUsize,
 }
@@ -90,15 +90,15 @@ impl Runtime for Connects {
     async fn shutdown(&self) {}
 }
 
-fn runtime(connect: impl Fn(usize) -> Result<Connection> + Send + Sync + 'static) -> Arc<Connects> {
+pub(super) fn runtime(connect: impl Fn(usize) -> Result<Connection> + Send + Sync + 'static) -> Arc<Connects> {
     Arc::new(Connects { connect: Box::new(connect), count: AtomicUsize::new(0) })
 }
 
-fn with_runtime(runtime: &Arc<Connects>) -> Upstreams {
+pub(super) fn with_runtime(runtime: &Arc<Connects>) -> Upstreams {
     upstreams_with(options(), Some(Arc::clone(runtime) as Arc<dyn Runtime>), Arc::default())
 }
 
-fn hosted(more: Value) -> Arc<Target> {
+pub(super) fn hosted(more: &Value) -> Arc<Target> {
     let mut spec = json!({ "name": "files", "selfHosted": { "command": ["x"] } });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     target_of(spec)
@@ -141,7 +141,7 @@ fn calls(log: &Log) -> Vec<Value> {
 }
 
 /// A legacy process: the multiplexer in front of it has initialized it, and knows no `server/discover`.
-fn old(message: &Value, answer: impl FnOnce(&Value) -> Vec<Value>) -> Vec<Value> {
+pub(super) fn old(message: &Value, answer: impl FnOnce(&Value) -> Vec<Value>) -> Vec<Value> {
     match message["method"].as_str() {
         Some("server/discover") => vec![error(&message["id"], -32601)],
         Some(method) if !method.starts_with("notifications/") => answer(message),
@@ -149,14 +149,14 @@ fn old(message: &Value, answer: impl FnOnce(&Value) -> Vec<Value>) -> Vec<Value>
     }
 }
 
-fn said(message: &Value) -> Value {
+pub(super) fn said(message: &Value) -> Value {
     result(&message["id"], &json!({ "said": message["params"]["arguments"]["a"] }))
 }
 
 #[tokio::test]
 async fn a_legacy_process_is_translated_for_modern_callers() {
     let (runtime, log) = process(|message| old(message, |call| vec![said(call)]));
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({})));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({})));
     for id in ["1", "\"x\""] {
         let message = Caller::modern(modern_call(id, r#","progressToken":3"#)).message(&upstreams, &target).await;
         let id: Value = serde_json::from_str(id).unwrap();
@@ -177,7 +177,7 @@ async fn a_modern_process_gets_modern_messages() {
         Some("server/discover") => vec![discovered(&message["id"])],
         _ => vec![result(&message["id"], &json!({ "resultType": "complete", "content": [] }))],
     });
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({})));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({})));
     let sent = modern_call("1", "");
     let Answer::Message(answer) = Caller::modern(sent.clone()).call(&upstreams, &target).await.unwrap() else {
         panic!()
@@ -199,7 +199,7 @@ async fn many_callers_with_one_id_never_get_each_others_answers() {
             vec![progress(&json!("other")), progress(token), result(&json!("other"), &json!({})), said(call)]
         })
     });
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({})));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({})));
     for _ in 0..3 {
         let calls = (0..64).map(|number| {
             let (upstreams, target) = (upstreams.clone(), Arc::clone(&target));
@@ -232,7 +232,7 @@ async fn a_dropped_call_is_cancelled_and_its_channel_given_up() {
             }
         })
     });
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({})));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({})));
     let caller = Caller::legacy(legacy_call("\"long\"", r#","_meta":{"progressToken":1}"#));
     let answer = caller.call(&upstreams, &target).await.unwrap();
     assert!(matches!(answer, Answer::Stream(_)), "{answer:?}");
@@ -263,15 +263,20 @@ async fn a_process_that_ends_fails_the_call_under_way_and_not_the_next() {
         old(message, |call| match call["params"]["arguments"]["a"].as_u64() {
             Some(1) => vec![said(call)],
             Some(2) => vec![Value::Null],
+            Some(4) => vec![error(&call["id"], -32000), Value::Null],
+            Some(5) => vec![error(&call["id"], -32000)],
             _ => vec![said(call), Value::Null],
         })
     });
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({})));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({})));
     let call = |a: u32| Caller::legacy(legacy_call("1", "").replace(r#""a":1"#, &format!(r#""a":{a}"#)));
     call(1).message(&upstreams, &target).await;
     let outcome = call(2).messages(&upstreams, &target).await;
     let Err(error @ UpstreamError::Gone { .. }) = outcome else { panic!("{outcome:?}") };
     assert!(error.to_string().contains("ended while the call was under way"));
+    assert_eq!(call(5).message(&upstreams, &target).await["error"]["code"], -32000);
+    let outcome = call(4).messages(&upstreams, &target).await;
+    assert!(matches!(outcome, Err(UpstreamError::Gone { .. })), "{outcome:?}");
     // The channel ends while it lies idle: nobody notices.
     for _ in 0..3 {
         call(3).message(&upstreams, &target).await;
@@ -290,7 +295,7 @@ async fn a_workload_that_is_not_ready_says_why_and_is_asked_again() {
             Err(Error::Unavailable { backend: "the workload", reason: "pulling its image".to_owned(), source: None })
         }
     });
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({})));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({})));
     let outcome = Caller::legacy(legacy_call("1", "")).messages(&upstreams, &target).await;
     assert!(
         matches!(&outcome, Err(UpstreamError::Unreachable { reason, .. }) if reason.contains("pulling its image")),
@@ -307,7 +312,7 @@ async fn a_workload_that_is_not_ready_says_why_and_is_asked_again() {
 #[tokio::test]
 async fn an_exclusive_process_is_let_go_after_each_call() {
     let (runtime, _) = process(|message| old(message, |call| vec![said(call)]));
-    let (upstreams, target) = (with_runtime(&runtime), hosted(json!({ "toolConcurrency": "exclusive" })));
+    let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({ "toolConcurrency": "exclusive" })));
     for _ in 0..3 {
         Caller::legacy(legacy_call("1", "")).message(&upstreams, &target).await;
     }
@@ -329,7 +334,7 @@ async fn an_endpoint_is_remembered_until_nobody_answers_there() {
             generation: of.load(Ordering::SeqCst),
         }))
     });
-    let target = hosted(json!({ "selfHosted": { "command": ["x"], "transport": "streamable-http" } }));
+    let target = hosted(&json!({ "selfHosted": { "command": ["x"], "transport": "streamable-http" } }));
     let upstreams = with_runtime(&runtime);
     let call = || async { Caller::modern(modern_call("1", "")).message(&upstreams, &target).await };
     for _ in 0..5 {

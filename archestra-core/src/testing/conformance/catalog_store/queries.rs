@@ -26,7 +26,11 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn CatalogStore>
     family.installation.tools.insert(family.tool.name.clone(), family.tool.hash);
     family.assignment.credential = CredentialChoice::Pinned(family.installation.id);
     let mut records = family.records().to_vec();
-    records.extend([fixtures::revision(&family.installation, 1).into(), fixtures::policy("rule").into(), fixtures::limit("cap", u64::from(u32::MAX)).into()]);
+    records.extend([
+        fixtures::revision(&family.installation, 1).into(),
+        fixtures::policy("rule").into(),
+        fixtures::limit("cap", u64::from(u32::MAX)).into(),
+    ]);
     write(store, records.clone()).await;
     for record in &records {
         let read = works(store.get(record.key()).await, "what was written can be read");
@@ -34,7 +38,11 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn CatalogStore>
     }
     for kind in Kind::ALL {
         let expected: Vec<_> = records.iter().filter(|record| record.key().kind() == *kind).cloned().collect();
-        assert_eq!(listed(store, Query::all(*kind)).await, expected, "a list of one kind holds the records of that kind");
+        assert_eq!(
+            listed(store, Query::all(*kind)).await,
+            expected,
+            "a list of one kind holds the records of that kind"
+        );
     }
 }
 
@@ -79,7 +87,11 @@ pub async fn finds_by_unique_values(store: &Arc<dyn CatalogStore>) {
     "moved".clone_into(&mut entry.spec.name);
     works(store.commit(ChangeSet::new().put(entry.clone(), Expect::Any)).await, "an entry can be renamed");
     let moved = works(store.find(&Lookup::EntryNamed("moved".to_owned())).await, "a unique value can be looked up");
-    assert_eq!(moved.map(|found| (found.value, found.version)), Some((entry.into(), Version(2))), "a new name leads to the record");
+    assert_eq!(
+        moved.map(|found| (found.value, found.version)),
+        Some((entry.into(), Version(2))),
+        "a new name leads to the record"
+    );
     let old = works(store.find(&Lookup::EntryNamed("tracker".to_owned())).await, "a unique value can be looked up");
     assert!(old.is_none(), "an old name leads nowhere");
 }
@@ -93,25 +105,39 @@ pub async fn filters_what_it_lists(store: &Arc<dyn CatalogStore>) {
     let personal = fixtures::installation(&one.entry, Owner::User(UserId::new()));
     let (first, second) = (fixtures::revision(&one.installation, 1), fixtures::revision(&one.installation, 2));
     let other = fixtures::revision(&two.installation, 1);
-    write(store, [agent.clone().into(), personal.clone().into(), first.clone().into(), second.clone().into(), other.into()]).await;
+    write(
+        store,
+        [agent.clone().into(), personal.clone().into(), first.clone().into(), second.clone().into(), other.into()],
+    )
+    .await;
 
     let assignments = |consumer, entry, installation| Query::Assignments { consumer, entry, installation };
     let expected: Vec<(Query, Vec<Record>)> = vec![
-        (Query::Installations { entry: Some(one.entry.id), owner: None }, vec![one.installation.clone().into(), personal.clone().into()]),
+        (
+            Query::Installations { entry: Some(one.entry.id), owner: None },
+            vec![one.installation.clone().into(), personal.clone().into()],
+        ),
         (Query::Installations { entry: None, owner: Some(personal.owner) }, vec![personal.clone().into()]),
         (Query::Installations { entry: Some(two.entry.id), owner: Some(personal.owner) }, vec![]),
         (Query::Tools { entry: Some(two.entry.id) }, vec![two.tool.clone().into()]),
         (Query::Consumers { kind: Some(ConsumerKind::Agent) }, vec![agent.into()]),
-        (Query::Consumers { kind: Some(ConsumerKind::Gateway) }, vec![one.gateway.clone().into(), two.gateway.clone().into()]),
+        (
+            Query::Consumers { kind: Some(ConsumerKind::Gateway) },
+            vec![one.gateway.clone().into(), two.gateway.clone().into()],
+        ),
         (assignments(Some(one.gateway.id), None, None), vec![one.assignment.clone().into()]),
         (assignments(None, Some(two.entry.id), None), vec![two.assignment.clone().into()]),
         (assignments(None, None, Some(two.installation.id)), vec![two.assignment.clone().into()]),
         (assignments(None, None, Some(one.installation.id)), vec![]),
         (assignments(Some(one.gateway.id), Some(two.entry.id), None), vec![]),
-        (Query::Revisions { workload: Some(WorkloadId::of_installation(one.installation.id)) }, vec![first.into(), second.into()]),
+        (
+            Query::Revisions { workload: Some(WorkloadId::of_installation(one.installation.id)) },
+            vec![first.into(), second.into()],
+        ),
     ];
     for (query, records) in expected {
-        let page = works(store.list(&query, &PageRequest { limit: 1000, cursor: None }).await, "a filtered list can be read");
+        let page =
+            works(store.list(&query, &PageRequest { limit: 1000, cursor: None }).await, "a filtered list can be read");
         let found: Vec<_> = page.items.into_iter().map(|item| item.value).collect();
         assert_eq!(found, records, "a list holds what its query asks for: {query:?}");
     }
@@ -119,8 +145,13 @@ pub async fn filters_what_it_lists(store: &Arc<dyn CatalogStore>) {
     let query = Query::Installations { entry: Some(one.entry.id), owner: None };
     let page = works(store.list(&query, &PageRequest { limit: 1, cursor: None }).await, "a filtered page can be read");
     assert_eq!(page.items.len(), 1, "a page holds no more than was asked for");
-    let page = works(store.list(&query, &PageRequest { limit: 1, cursor: page.next }).await, "a filtered page can be read");
-    assert_eq!(page.items.into_iter().map(|item| item.value).collect::<Vec<_>>(), vec![personal.into()], "a cursor goes on within its query");
+    let page =
+        works(store.list(&query, &PageRequest { limit: 1, cursor: page.next }).await, "a filtered page can be read");
+    assert_eq!(
+        page.items.into_iter().map(|item| item.value).collect::<Vec<_>>(),
+        vec![personal.into()],
+        "a cursor goes on within its query"
+    );
 }
 
 /// Search looks at name and description, ignores the case of letters, and takes every sign as it is.

@@ -72,7 +72,11 @@ pub async fn unique_values_are_taken_once(store: &Arc<dyn CatalogStore>) {
     ];
     for (what, record) in refused {
         let key = record.key();
-        fails(store.commit(ChangeSet::new().create(record)).await, ErrorKind::AlreadyExists, &format!("{what} can be taken once only"));
+        fails(
+            store.commit(ChangeSet::new().create(record)).await,
+            ErrorKind::AlreadyExists,
+            &format!("{what} can be taken once only"),
+        );
         fails(store.get(key).await, ErrorKind::NotFound, "what is refused is not stored");
     }
 }
@@ -122,7 +126,11 @@ pub async fn references_must_exist(store: &Arc<dyn CatalogStore>) {
     }
     let mut changed = family.assignment.clone();
     changed.credential = CredentialChoice::Pinned(InstallationId::new());
-    fails(store.commit(ChangeSet::new().put(changed, Expect::Any)).await, ErrorKind::Conflict, "a reference must exist after a change, too");
+    fails(
+        store.commit(ChangeSet::new().put(changed, Expect::Any)).await,
+        ErrorKind::Conflict,
+        "a reference must exist after a change, too",
+    );
     works(store.commit(ChangeSet::new().create(sound())).await, "with all it refers to an assignment can be written");
 }
 
@@ -139,13 +147,21 @@ pub async fn references_hold_what_they_name(store: &Arc<dyn CatalogStore>) {
         ("an installation that an assignment pins", installation.id.into()),
     ];
     for (what, key) in held {
-        fails(store.commit(ChangeSet::new().delete(key, Expect::Any)).await, ErrorKind::Conflict, &format!("{what} cannot be removed"));
+        fails(
+            store.commit(ChangeSet::new().delete(key, Expect::Any)).await,
+            ErrorKind::Conflict,
+            &format!("{what} cannot be removed"),
+        );
         works(store.get(key).await, "what could not be removed is still there");
     }
     assignment.credential = CredentialChoice::ResolveAtCallTime;
     let changes = ChangeSet::new().delete(installation.id, Expect::Any).put(assignment.clone(), Expect::Any);
     works(store.commit(changes).await, "an installation can be removed by the set that takes the pin away");
-    let changes = ChangeSet::new().delete(entry.id, Expect::Any).delete(gateway.id, Expect::Any).delete(assignment.id, Expect::Any).delete(tool.id, Expect::Any);
+    let changes = ChangeSet::new()
+        .delete(entry.id, Expect::Any)
+        .delete(gateway.id, Expect::Any)
+        .delete(assignment.id, Expect::Any)
+        .delete(tool.id, Expect::Any);
     works(store.commit(changes).await, "records that refer to each other can be removed by one set, in any order");
 }
 
@@ -163,13 +179,19 @@ pub async fn a_set_may_refer_to_itself_in_any_order(store: &Arc<dyn CatalogStore
     fails(store.commit(changes.clone()).await, ErrorKind::Conflict, "an entry whose tool stays cannot be removed");
     changes.push_delete(family.tool.id, Expect::Any);
     changes.push_delete(family.assignment.id, Expect::Any);
-    works(store.commit(changes).await, "an entry can be removed by the set that changes or removes all that refers to it");
+    works(
+        store.commit(changes).await,
+        "an entry can be removed by the set that changes or removes all that refers to it",
+    );
 }
 
 /// Removing an installation leaves the assignments that resolve at call time.
 pub async fn an_installation_goes_without_unpinned_assignments(store: &Arc<dyn CatalogStore>) {
     let family = Family::stored(store, "tracker").await;
-    works(store.commit(ChangeSet::new().delete(family.installation.id, Expect::Any)).await, "an installation that nothing pins can be removed");
+    works(
+        store.commit(ChangeSet::new().delete(family.installation.id, Expect::Any)).await,
+        "an installation that nothing pins can be removed",
+    );
     let read = works(store.get(family.assignment.id.into()).await, "an assignment that resolves at call time stays");
     assert_eq!(read.value, family.assignment.into(), "an assignment that resolves at call time stays as it is");
 }
@@ -191,9 +213,14 @@ pub async fn a_reference_and_a_removal_never_both_succeed(store: &Arc<dyn Catalo
             }
         }))
         .await;
-        let installed: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok().and_then(Option::as_ref)).collect();
+        let installed: Vec<_> =
+            outcomes.iter().filter_map(|outcome| outcome.as_ref().ok().and_then(Option::as_ref)).collect();
         for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
-            assert_eq!(Error::kind(error), ErrorKind::Conflict, "who loses against a removal or a reference gets a conflict: {error:?}");
+            assert_eq!(
+                Error::kind(error),
+                ErrorKind::Conflict,
+                "who loses against a removal or a reference gets a conflict: {error:?}"
+            );
         }
         let there = store.get(entry.id.into()).await.is_ok();
         assert_eq!(there, !installed.is_empty(), "an entry is there exactly if something refers to it");

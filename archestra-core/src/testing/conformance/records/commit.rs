@@ -16,7 +16,10 @@ pub(in super::super) async fn versions_count_writes_from_one<S: Records>(store: 
     works(store.apply(ChangeSet::new().put(second.clone(), GenericExpect::Any)).await, "a put with Any replaces");
     is_at(store, &second, 2, "each write adds 1 to the version").await;
     let third = S::changed(&record, "third");
-    works(store.apply(ChangeSet::new().put(third.clone(), Expect::Version(Version(2)))).await, "a put that expects the present version replaces");
+    works(
+        store.apply(ChangeSet::new().put(third.clone(), Expect::Version(Version(2)))).await,
+        "a put that expects the present version replaces",
+    );
     is_at(store, &third, 3, "each write adds 1 to the version").await;
     let fresh = S::sample("fresh");
     works(store.apply(ChangeSet::new().put(fresh.clone(), GenericExpect::Any)).await, "a put with Any creates");
@@ -26,8 +29,12 @@ pub(in super::super) async fn versions_count_writes_from_one<S: Records>(store: 
 pub(in super::super) async fn revisions_grow_with_each_commit<S: Records>(store: &S) {
     let mut newest = works(store.apply(ChangeSet::new()).await, "an empty set succeeds");
     for name in ["first", "second", "third"] {
-        let revision = works(store.apply(ChangeSet::new().create(S::sample(name))).await, "a new record can be written");
-        assert!(revision > newest, "a commit's revision is greater than that of every commit before: {revision} after {newest}");
+        let revision =
+            works(store.apply(ChangeSet::new().create(S::sample(name))).await, "a new record can be written");
+        assert!(
+            revision > newest,
+            "a commit's revision is greater than that of every commit before: {revision} after {newest}"
+        );
         newest = revision;
     }
     let present = works(store.apply(ChangeSet::new()).await, "an empty set succeeds");
@@ -43,12 +50,18 @@ pub(in super::super) async fn stale_expectations_conflict<S: Records>(store: &S)
     let (version, absent) = (|n| Expect::Version(Version(n)), Expect::Absent);
     let refused = [
         ("a put that expects an older version conflicts", ChangeSet::new().put(change.clone(), version(1))),
-        ("a put that expects a version that is still to come conflicts", ChangeSet::new().put(change.clone(), version(3))),
+        (
+            "a put that expects a version that is still to come conflicts",
+            ChangeSet::new().put(change.clone(), version(3)),
+        ),
         ("a put that expects nothing conflicts with what is there", ChangeSet::new().put(change, absent)),
         ("a removal that expects an older version conflicts", ChangeSet::new().delete(record.key(), version(1))),
         ("a removal that expects nothing conflicts with what is there", ChangeSet::new().delete(record.key(), absent)),
         ("a put that expects a version of what is absent conflicts", ChangeSet::new().put(missing.clone(), version(1))),
-        ("a removal that expects a version of what is absent conflicts", ChangeSet::new().delete(missing.key(), version(1))),
+        (
+            "a removal that expects a version of what is absent conflicts",
+            ChangeSet::new().delete(missing.key(), version(1)),
+        ),
     ];
     for (promise, changes) in refused {
         let about = changes.operations()[0].key();
@@ -61,17 +74,23 @@ pub(in super::super) async fn stale_expectations_conflict<S: Records>(store: &S)
 
 pub(in super::super) async fn removed_records_are_gone<S: Records>(store: &S) {
     let records = create(store, &["one", "two"]).await;
-    let changes = ChangeSet::new().delete(records[0].key(), Expect::Version(Version(1))).delete(records[1].key(), GenericExpect::Any);
+    let changes = ChangeSet::new()
+        .delete(records[0].key(), Expect::Version(Version(1)))
+        .delete(records[1].key(), GenericExpect::Any);
     works(store.apply(changes).await, "what is there can be removed");
     for record in &records {
         fails(store.read(record.key()).await, ErrorKind::NotFound, "what was removed is not found");
     }
     assert!(works(store.named("one").await, "finding works").is_none(), "what was removed is not found by its name");
-    works(store.apply(ChangeSet::new().delete(records[0].key(), GenericExpect::Any)).await, "removing what is absent succeeds with Any");
+    works(
+        store.apply(ChangeSet::new().delete(records[0].key(), GenericExpect::Any)).await,
+        "removing what is absent succeeds with Any",
+    );
 }
 
 pub(in super::super) async fn a_failing_operation_undoes_the_whole_set<S: Records>(store: &S) {
-    let [kept, changed, removed] = <[_; 3]>::try_from(create(store, &["kept", "changed", "removed"]).await).expect("three were written");
+    let [kept, changed, removed] =
+        <[_; 3]>::try_from(create(store, &["kept", "changed", "removed"]).await).expect("three were written");
     let added = S::sample("added");
     let base = || {
         ChangeSet::new()
@@ -80,20 +99,26 @@ pub(in super::super) async fn a_failing_operation_undoes_the_whole_set<S: Record
             .delete(removed.key(), Expect::Version(Version(1)))
     };
     let stale = base().put(S::changed(&kept, "refused"), Expect::Version(Version(9)));
-    fails(store.apply(stale).await, ErrorKind::Conflict, "a last operation with a stale expectation fails the set");
     let taken = base().create(S::sample("kept"));
-    fails(store.apply(taken).await, ErrorKind::AlreadyExists, "a last operation with a taken name fails the set");
-    for record in [&kept, &changed, &removed] {
-        is_at(store, record, 1, "a set that fails changes nothing").await;
+    for (changes, error, promise) in [
+        (stale, ErrorKind::Conflict, "a last operation with a stale expectation fails the set"),
+        (taken, ErrorKind::AlreadyExists, "a last operation with a taken name fails the set"),
+    ] {
+        fails(store.apply(changes).await, error, promise);
+        for record in [&kept, &changed, &removed] {
+            is_at(store, record, 1, "a set that fails changes nothing").await;
+        }
+        fails(store.read(added.key()).await, ErrorKind::NotFound, "a set that fails creates nothing");
+        assert!(works(store.named("added").await, "finding works").is_none(), "a set that fails takes no name");
     }
-    fails(store.read(added.key()).await, ErrorKind::NotFound, "a set that fails creates nothing");
-    assert!(works(store.named("added").await, "finding works").is_none(), "a set that fails takes no name");
     works(store.apply(base()).await, "the same set without the failing operation succeeds");
 }
 
 pub(in super::super) async fn a_set_names_each_record_once<S: Records>(store: &S) {
     let record = create(store, &["twice"]).await.remove(0);
-    let changes = ChangeSet::new().put(S::changed(&record, "first"), GenericExpect::Any).put(S::changed(&record, "second"), GenericExpect::Any);
+    let changes = ChangeSet::new()
+        .put(S::changed(&record, "first"), GenericExpect::Any)
+        .put(S::changed(&record, "second"), GenericExpect::Any);
     fails(store.apply(changes).await, ErrorKind::Invalid, "a set that writes a record twice is refused");
     let changes = ChangeSet::new().delete(record.key(), GenericExpect::Any).create(record.clone());
     fails(store.apply(changes).await, ErrorKind::Invalid, "a set that removes and writes the same record is refused");
@@ -102,19 +127,36 @@ pub(in super::super) async fn a_set_names_each_record_once<S: Records>(store: &S
 
 pub(in super::super) async fn names_are_unique_and_can_be_passed_on<S: Records>(store: &S) {
     let [first, second] = <[_; 2]>::try_from(create(store, &["first", "second"]).await).expect("two were written");
-    let error = fails(store.apply(ChangeSet::new().create(S::sample("first"))).await, ErrorKind::AlreadyExists, "a name that is taken cannot be created");
+    let error = fails(
+        store.apply(ChangeSet::new().create(S::sample("first"))).await,
+        ErrorKind::AlreadyExists,
+        "a name that is taken cannot be created",
+    );
     assert!(error.to_string().contains("first"), "the error names what is taken: {error}");
-    fails(store.apply(ChangeSet::new().put(S::renamed(&second, "first"), GenericExpect::Any)).await, ErrorKind::AlreadyExists, "a name that is taken cannot be changed to");
+    fails(
+        store.apply(ChangeSet::new().put(S::renamed(&second, "first"), GenericExpect::Any)).await,
+        ErrorKind::AlreadyExists,
+        "a name that is taken cannot be changed to",
+    );
     is_at(store, &second, 1, "a taken name changes nothing").await;
 
-    works(store.apply(ChangeSet::new().put(S::changed(&first, "again"), GenericExpect::Any)).await, "a record does not collide with itself");
+    works(
+        store.apply(ChangeSet::new().put(S::changed(&first, "again"), GenericExpect::Any)).await,
+        "a record does not collide with itself",
+    );
     let heir = S::sample("first");
-    works(store.apply(ChangeSet::new().create(heir.clone()).delete(first.key(), GenericExpect::Any)).await, "removals of a set take effect before its writes");
+    works(
+        store.apply(ChangeSet::new().create(heir.clone()).delete(first.key(), GenericExpect::Any)).await,
+        "removals of a set take effect before its writes",
+    );
     let found = works(store.named("first").await, "finding works").map(|found| found.value.key());
     assert_eq!(found, Some(heir.key()), "a name leads to the record that has it now");
 
     let (moved, third) = (S::renamed(&heir, "moved"), S::sample("first"));
-    works(store.apply(ChangeSet::new().put(moved.clone(), GenericExpect::Any).create(third.clone())).await, "a name that a write further up gives up can be taken");
+    works(
+        store.apply(ChangeSet::new().put(moved.clone(), GenericExpect::Any).create(third.clone())).await,
+        "a name that a write further up gives up can be taken",
+    );
     for (name, record) in [("moved", &moved), ("first", &third)] {
         let found = works(store.named(name).await, "finding works").map(|found| found.value.key());
         assert_eq!(found, Some(record.key()), "a name leads to the record that has it now");
@@ -160,7 +202,10 @@ pub(in super::super) async fn unrelated_commits_all_succeed_at_once<S: Records>(
         async move { store.apply(ChangeSet::new().create(S::sample(&format!("unrelated-{n}")))).await }
     }))
     .await;
-    let revisions: BTreeSet<_> = outcomes.into_iter().map(|outcome| works(outcome, "commits that have nothing to do with each other all succeed")).collect();
+    let revisions: BTreeSet<_> = outcomes
+        .into_iter()
+        .map(|outcome| works(outcome, "commits that have nothing to do with each other all succeed"))
+        .collect();
     assert_eq!(revisions.len(), RACERS, "each commit has its own revision");
 }
 

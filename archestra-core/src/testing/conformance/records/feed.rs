@@ -47,7 +47,10 @@ impl<K: StoreKey> Feed<K> {
                 }
             }
         };
-        assert!(timeout(LIMIT, read).await.is_ok(), "a feed delivers and confirms a commit: {revision} was not confirmed within {LIMIT:?}");
+        assert!(
+            timeout(LIMIT, read).await.is_ok(),
+            "a feed delivers and confirms a commit: {revision} was not confirmed within {LIMIT:?}"
+        );
         delivered
     }
 
@@ -73,7 +76,9 @@ pub(in super::super) async fn a_feed_without_a_position_begins_with_resync<S: Re
     let written = present(store).await;
     let mut feed = Feed::new(store.follow(None));
     match feed.next().await {
-        FeedEvent::Resync { revision } => assert!(revision >= written, "a resync stands at the present revision or after it: {revision} < {written}"),
+        FeedEvent::Resync { revision } => {
+            assert!(revision >= written, "a resync stands at the present revision or after it: {revision} < {written}")
+        }
         other => panic!("a feed without a position begins with a resync, not with {other:?}"),
     }
     let record = S::sample("later");
@@ -85,17 +90,31 @@ pub(in super::super) async fn a_feed_names_all_changes_since_its_position<S: Rec
     create(store, &["earlier"]).await;
     let since = present(store).await;
     let records = create(store, &["created", "changed", "removed"]).await;
-    works(store.apply(ChangeSet::new().put(S::changed(&records[1], "other"), Expect::Version(Version(1)))).await, "a record can be changed");
-    let last = works(store.apply(ChangeSet::new().delete(records[2].key(), GenericExpect::Any)).await, "a record can be removed");
+    works(
+        store.apply(ChangeSet::new().put(S::changed(&records[1], "other"), Expect::Version(Version(1)))).await,
+        "a record can be changed",
+    );
+    let last = works(
+        store.apply(ChangeSet::new().delete(records[2].key(), GenericExpect::Any)).await,
+        "a record can be removed",
+    );
 
     let expected: BTreeSet<_> = records.iter().map(|record| record.key()).collect();
     let mut feed = Feed::new(store.follow(Some(since)));
-    assert_eq!(feed.keys_until(last).await, expected, "a feed names what was written and removed since its position, and nothing else");
+    assert_eq!(
+        feed.keys_until(last).await,
+        expected,
+        "a feed names what was written and removed since its position, and nothing else"
+    );
 
     let mut feed = Feed::new(store.follow(Some(last)));
     let live = S::sample("live");
     let revision = works(store.apply(ChangeSet::new().create(live.clone())).await, "a new record can be written");
-    assert_eq!(feed.keys_until(revision).await, BTreeSet::from([live.key()]), "a feed from the newest position names what comes after it");
+    assert_eq!(
+        feed.keys_until(revision).await,
+        BTreeSet::from([live.key()]),
+        "a feed from the newest position names what comes after it"
+    );
 }
 
 pub(in super::super) async fn a_feed_from_an_unknown_position_begins_with_resync<S: Records>(store: &S) {
@@ -104,7 +123,9 @@ pub(in super::super) async fn a_feed_from_an_unknown_position_begins_with_resync
     let mut events = store.follow(Some(unknown));
     let first = timeout(LIMIT, events.next()).await;
     match first {
-        Ok(Some(Ok(FeedEvent::Resync { revision }))) => assert!(revision < unknown, "a resync stands at a revision of this store"),
+        Ok(Some(Ok(FeedEvent::Resync { revision }))) => {
+            assert!(revision < unknown, "a resync stands at a revision of this store")
+        }
         other => panic!("a feed from a position that this store never had begins with a resync, not with {other:?}"),
     }
 }
@@ -115,7 +136,9 @@ pub(in super::super) async fn a_quiet_feed_goes_on_confirming<S: Records>(store:
     let mut feed = Feed::new(store.follow(Some(revision)));
     for _ in 0..3 {
         match feed.next().await {
-            FeedEvent::Confirmed { revision: confirmed } => assert_eq!(confirmed, revision, "a feed confirms the newest commit"),
+            FeedEvent::Confirmed { revision: confirmed } => {
+                assert_eq!(confirmed, revision, "a feed confirms the newest commit")
+            }
             other => panic!("a quiet feed only confirms, but it sent {other:?}"),
         }
     }
@@ -127,7 +150,10 @@ pub(in super::super) async fn a_feed_does_not_name_what_failed<S: Records>(store
     let refused = S::sample("refused");
     let outcome = store.apply(ChangeSet::new().create(refused.clone()).create(S::sample("taken"))).await;
     assert!(outcome.is_err(), "a taken name fails the set");
-    let revision = works(store.apply(ChangeSet::new().put(S::changed(&taken, "other"), GenericExpect::Any)).await, "a record can be changed");
+    let revision = works(
+        store.apply(ChangeSet::new().put(S::changed(&taken, "other"), GenericExpect::Any)).await,
+        "a record can be changed",
+    );
     let keys = Feed::new(store.follow(Some(since))).keys_until(revision).await;
     assert_eq!(keys, BTreeSet::from([taken.key()]), "a feed does not name what a failed set would have changed");
 }
@@ -159,7 +185,8 @@ pub(in super::super) async fn a_feed_loses_nothing_while_many_write<S: Records>(
             for m in 0..3 {
                 let record = S::sample(&format!("parallel-{n}-{m}"));
                 let key = record.key();
-                written.push((works(store.apply(ChangeSet::new().create(record)).await, "parallel commits succeed"), key));
+                written
+                    .push((works(store.apply(ChangeSet::new().create(record)).await, "parallel commits succeed"), key));
             }
             written
         }
@@ -180,10 +207,19 @@ pub(in super::super) async fn another_handle_sees_commits<S: Records>(first: &S,
     assert!(matches!(fresh.next().await, FeedEvent::Resync { .. }), "a feed without a position begins with a resync");
     let record = S::sample("far");
     let revision = works(first.apply(ChangeSet::new().create(record.clone())).await, "a new record can be written");
-    let read = works(second.read(record.key()).await, "what was committed through one handle can be read through another at once");
+    let read = works(
+        second.read(record.key()).await,
+        "what was committed through one handle can be read through another at once",
+    );
     assert_eq!(read.value, record, "both handles read the same");
-    assert!(feed.keys_until(revision).await.contains(&record.key()), "a feed delivers what was committed through another handle");
-    assert!(fresh.keys_until(revision).await.contains(&record.key()), "a feed delivers what was committed through another handle");
+    assert!(
+        feed.keys_until(revision).await.contains(&record.key()),
+        "a feed delivers what was committed through another handle"
+    );
+    assert!(
+        fresh.keys_until(revision).await.contains(&record.key()),
+        "a feed delivers what was committed through another handle"
+    );
 }
 
 pub(in super::super) async fn writers_on_both_handles_race<S: Records>(first: &S, second: &S) {
@@ -194,5 +230,9 @@ pub(in super::super) async fn writers_on_both_handles_race<S: Records>(first: &S
         async move { store.apply(ChangeSet::new().put(change, Expect::Version(Version(1)))).await }
     }))
     .await;
-    super::commit::one_wins(outcomes, crate::ErrorKind::Conflict, "of several writers with the same expectation exactly one succeeds, whatever handle they use");
+    super::commit::one_wins(
+        outcomes,
+        crate::ErrorKind::Conflict,
+        "of several writers with the same expectation exactly one succeeds, whatever handle they use",
+    );
 }

@@ -50,14 +50,22 @@ pub(in super::super) async fn cursors_hold_while_records_come_and_go<S: Records>
     let after = S::sample("after");
     let first = works(store.page(&PageRequest { limit: 3, cursor: None }).await, "a page can be read");
     assert!(first.next.is_some(), "a page that is not the last has a cursor");
-    let visited_last = first.items.last().map(|Versioned { value, .. }| value.key()).expect("the first page holds records");
-    let changes = ChangeSet::new().create(before).create(after).delete(visited_last, Expect::Any).delete(records[5].key(), Expect::Any);
+    let visited_last =
+        first.items.last().map(|Versioned { value, .. }| value.key()).expect("the first page holds records");
+    let changes = ChangeSet::new()
+        .create(before)
+        .create(after)
+        .delete(visited_last, Expect::Any)
+        .delete(records[5].key(), Expect::Any);
     works(store.apply(changes).await, "records come and go between pages");
 
     let mut visited: Vec<_> = first.items.iter().map(|item| item.value.key()).collect();
     let mut cursor = first.next;
     while let Some(next) = cursor {
-        let page = works(store.page(&PageRequest { limit: 3, cursor: Some(next) }).await, "a cursor holds although its record is gone");
+        let page = works(
+            store.page(&PageRequest { limit: 3, cursor: Some(next) }).await,
+            "a cursor holds although its record is gone",
+        );
         visited.extend(page.items.iter().map(|item| item.value.key()));
         cursor = page.next;
         assert!(visited.len() <= 2 * NAMES.len(), "following the cursors ends");

@@ -24,19 +24,27 @@ impl Client {
             client.modern = false;
             let hello = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "conformance", "version": "1"}});
             let answer = client.request(json!("initialize"), "initialize", hello).await;
-            assert!(answer["result"]["protocolVersion"].is_string(), "a server answers server/discover or initialize, not {answer}");
+            assert!(
+                answer["result"]["protocolVersion"].is_string(),
+                "a server answers server/discover or initialize, not {answer}"
+            );
             client.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         }
         client
     }
 
     pub(super) async fn send(&self, message: &Value) {
-        assert!(self.channel.send(message.to_string().into()).await.is_ok(), "a channel to a server that runs takes messages");
+        assert!(
+            self.channel.send(message.to_string().into()).await.is_ok(),
+            "a channel to a server that runs takes messages"
+        );
     }
 
     /// The next message; `None` at the end of the channel.
     pub(super) async fn receive(&mut self) -> Option<Value> {
-        let Ok(frame) = timeout(self.limit, self.channel.recv()).await else { panic!("nothing came over the channel within {:?}", self.limit) };
+        let Ok(frame) = timeout(self.limit, self.channel.recv()).await else {
+            panic!("nothing came over the channel within {:?}", self.limit)
+        };
         frame.map(|frame| match serde_json::from_slice(&frame) {
             Ok(message) => message,
             Err(error) => panic!("each frame of a channel is one JSON message: {error}"),

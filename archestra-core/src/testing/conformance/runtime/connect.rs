@@ -17,7 +17,8 @@ pub async fn answers_calls(fixture: &RuntimeFixture) {
     let workload = fixture.running().await;
     let mut client = client(fixture, &workload.id).await;
     let listed = client.request(json!(0), "tools/list", json!({})).await;
-    let names: Vec<_> = listed["result"]["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
+    let names: Vec<_> =
+        listed["result"]["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
     assert!(names.contains(&"echo"), "a connection lists the server's tools: {listed}");
     for id in [json!(1), json!("1"), json!("a \"quoted\" id"), json!(9_007_199_254_740_991_i64)] {
         client.echo(id, "text with \u{1F511} and \"quotes\"\nand lines").await;
@@ -39,12 +40,16 @@ pub async fn interleaved_calls_never_cross(fixture: &RuntimeFixture) {
         while answers.len() < usize::try_from(CALLS).expect("few calls") {
             let Some(message) = client.receive().await else { panic!("a channel to a server that runs does not end") };
             if message.get("method").is_none() {
-                let id = message["id"].as_i64().unwrap_or_else(|| panic!("an answer has the id of its request: {message}"));
+                let id =
+                    message["id"].as_i64().unwrap_or_else(|| panic!("an answer has the id of its request: {message}"));
                 assert!(answers.insert(id, message).is_none(), "each request is answered once");
             }
         }
         for (id, answer) in answers {
-            assert!(echoes(&answer, &format!("{side} {id};")), "an answer never reaches another connection or request: {answer}");
+            assert!(
+                echoes(&answer, &format!("{side} {id};")),
+                "an answer never reaches another connection or request: {answer}"
+            );
         }
     };
     tokio::join!(converse(left, "left"), converse(right, "right"));

@@ -5,7 +5,10 @@ use crate::{
     ErrorKind,
     catalog::Scope,
     id::InstallationId,
-    runtime::{EnvValue, LogOptions, Phase, RevisionNumber, Workload, WorkloadEnv, WorkloadEvent, WorkloadId, WorkloadPullSecret, WorkloadSummary},
+    runtime::{
+        EnvValue, LogOptions, Phase, RevisionNumber, Workload, WorkloadEnv, WorkloadEvent, WorkloadId,
+        WorkloadPullSecret, WorkloadSummary,
+    },
     testing::conformance::{RACERS, fails, race, works},
 };
 use futures::StreamExt as _;
@@ -28,7 +31,8 @@ pub async fn runs_what_is_applied(fixture: &RuntimeFixture) {
     let status = fixture.ready(&workload.id).await;
     assert_eq!(status.revision, Some(workload.revision), "a workload that runs says which revision that is");
     assert!(status.started_at.is_some(), "a workload that runs says since when");
-    let listed: Vec<_> = works(runtime.list().await, "workloads can be listed").into_iter().map(|summary| summary.id).collect();
+    let listed: Vec<_> =
+        works(runtime.list().await, "workloads can be listed").into_iter().map(|summary| summary.id).collect();
     assert_eq!(listed, [workload.id], "a list holds what was applied");
 }
 
@@ -41,7 +45,11 @@ pub async fn applying_again_changes_nothing(fixture: &RuntimeFixture) {
     assert!(!applied.changed, "applying what is there changes nothing");
     client.echo(json!(1), "still here").await;
     let after = fixture.ready(&workload.id).await;
-    assert_eq!((after.started_at, after.restarts), (before.started_at, before.restarts), "applying what is there restarts nothing");
+    assert_eq!(
+        (after.started_at, after.restarts),
+        (before.started_at, before.restarts),
+        "applying what is there restarts nothing"
+    );
 }
 
 /// Another specification under the same id is rolled out.
@@ -52,10 +60,18 @@ pub async fn a_changed_workload_is_rolled(fixture: &RuntimeFixture) {
     let applied = works(fixture.runtime.apply(&workload).await, "a changed workload can be applied");
     assert!(applied.changed, "another specification is a change");
     assert_eq!(applied.revision, RevisionNumber(2), "applying answers with the revision that is desired now");
-    fixture.status_where(&workload.id, "the new revision runs", |status| status.phase == Phase::Running && status.revision == Some(RevisionNumber(2))).await;
+    fixture
+        .status_where(&workload.id, "the new revision runs", |status| {
+            status.phase == Phase::Running && status.revision == Some(RevisionNumber(2))
+        })
+        .await;
     let mut client = Client::connect(fixture.channel(&workload.id).await, fixture.limit).await;
     client.echo(json!(1), "rolled").await;
-    assert_eq!(works(fixture.runtime.list().await, "workloads can be listed").len(), 1, "rolling makes no second workload");
+    assert_eq!(
+        works(fixture.runtime.list().await, "workloads can be listed").len(),
+        1,
+        "rolling makes no second workload"
+    );
 }
 
 /// Applying the same workload from many sides at once makes one of it.
@@ -74,7 +90,11 @@ pub async fn parallel_applies_make_one_workload(fixture: &RuntimeFixture) {
 pub async fn unknown_workloads_are_not_found(fixture: &RuntimeFixture) {
     let (runtime, id) = (&fixture.runtime, WorkloadId::of_installation(InstallationId::new()));
     fails(runtime.status(&id).await, ErrorKind::NotFound, "the status of an unknown workload is not found");
-    fails(runtime.logs(&id, LogOptions::default()).await.map(|_| ()), ErrorKind::NotFound, "the log of an unknown workload is not found");
+    fails(
+        runtime.logs(&id, LogOptions::default()).await.map(|_| ()),
+        ErrorKind::NotFound,
+        "the log of an unknown workload is not found",
+    );
     fails(runtime.restart(&id).await, ErrorKind::NotFound, "an unknown workload cannot be restarted");
     fails(runtime.connect(&id).await, ErrorKind::NotFound, "an unknown workload cannot be connected to");
     works(runtime.remove(&id).await, "removing an unknown workload succeeds");
@@ -97,7 +117,10 @@ pub async fn removal_leaves_nothing(fixture: &RuntimeFixture) {
 pub async fn a_removed_workload_can_be_applied_again(fixture: &RuntimeFixture) {
     let workload = fixture.running().await;
     works(fixture.runtime.remove(&workload.id).await, "a workload can be removed");
-    assert!(works(fixture.runtime.apply(&workload).await, "a removed workload can be applied again").changed, "creating a workload is a change");
+    assert!(
+        works(fixture.runtime.apply(&workload).await, "a removed workload can be applied again").changed,
+        "creating a workload is a change"
+    );
     fixture.ready(&workload.id).await;
     let mut client = Client::connect(fixture.channel(&workload.id).await, fixture.limit).await;
     client.echo(json!(1), "back again").await;
@@ -111,7 +134,11 @@ pub async fn a_watch_tells_everything_from_now_on(fixture: &RuntimeFixture) {
     assert_eq!(watch.state[&first.id].status.phase, Phase::Running, "a snapshot says how it is");
 
     let second = fixture.running().await;
-    watch.until("a watch tells of a new workload that runs", |state| state.get(&second.id).is_some_and(|summary| summary.status.phase == Phase::Running)).await;
+    watch
+        .until("a watch tells of a new workload that runs", |state| {
+            state.get(&second.id).is_some_and(|summary| summary.status.phase == Phase::Running)
+        })
+        .await;
     works(fixture.runtime.remove(&first.id).await, "a workload can be removed");
     watch.until("a watch tells of a removal", |state| !state.contains_key(&first.id)).await;
     assert!(watch.state.contains_key(&second.id), "a watch tells of the removal of what was removed only");
@@ -128,7 +155,9 @@ impl<'a> Watch<'a> {
     async fn open(fixture: &'a RuntimeFixture) -> Self {
         let mut watch = Self { fixture, events: fixture.runtime.watch(), state: BTreeMap::new() };
         match watch.next().await {
-            WorkloadEvent::Snapshot(all) => watch.state = all.into_iter().map(|summary| (summary.id.clone(), summary)).collect(),
+            WorkloadEvent::Snapshot(all) => {
+                watch.state = all.into_iter().map(|summary| (summary.id.clone(), summary)).collect()
+            }
             other => panic!("a watch begins with a snapshot, not with {other:?}"),
         }
         watch
@@ -142,12 +171,18 @@ impl<'a> Watch<'a> {
         }
     }
 
-    async fn until(&mut self, what: &str, holds: impl Fn(&BTreeMap<WorkloadId, WorkloadSummary>) -> bool + Send + Sync) {
+    async fn until(
+        &mut self,
+        what: &str,
+        holds: impl Fn(&BTreeMap<WorkloadId, WorkloadSummary>) -> bool + Send + Sync,
+    ) {
         let limit = self.fixture.limit;
         let read = async {
             while !holds(&self.state) {
                 match self.next().await {
-                    WorkloadEvent::Snapshot(all) => self.state = all.into_iter().map(|summary| (summary.id.clone(), summary)).collect(),
+                    WorkloadEvent::Snapshot(all) => {
+                        self.state = all.into_iter().map(|summary| (summary.id.clone(), summary)).collect()
+                    }
                     WorkloadEvent::Changed(summary) => {
                         self.state.insert(summary.id.clone(), summary);
                     }
@@ -167,7 +202,11 @@ pub async fn a_restart_starts_anew(fixture: &RuntimeFixture) {
     let workload = fixture.running().await;
     let before = fixture.ready(&workload.id).await;
     works(fixture.runtime.restart(&workload.id).await, "a workload can be restarted");
-    let after = fixture.status_where(&workload.id, "it was started again", |status| status.phase == Phase::Running && status.started_at > before.started_at).await;
+    let after = fixture
+        .status_where(&workload.id, "it was started again", |status| {
+            status.phase == Phase::Running && status.started_at > before.started_at
+        })
+        .await;
     assert_eq!(after.restarts, before.restarts, "a restart that somebody asked for is not counted");
     let mut client = Client::connect(fixture.channel(&workload.id).await, fixture.limit).await;
     client.echo(json!(1), "started anew").await;
@@ -178,7 +217,11 @@ pub async fn shutdown_can_be_repeated(fixture: &RuntimeFixture) {
     let workload = fixture.running().await;
     let _channel = fixture.channel(&workload.id).await;
     for _ in 0..2 {
-        assert!(timeout(fixture.limit, fixture.runtime.shutdown()).await.is_ok(), "a shutdown ends within {:?}", fixture.limit);
+        assert!(
+            timeout(fixture.limit, fixture.runtime.shutdown()).await.is_ok(),
+            "a shutdown ends within {:?}",
+            fixture.limit
+        );
     }
 }
 
@@ -195,16 +238,28 @@ pub async fn refuses_what_it_cannot_do(fixture: &RuntimeFixture) {
     with_pull_secret.pull_secrets = vec![WorkloadPullSecret::Existing { name: "regcred".to_owned() }];
     refused.push((can.images && can.pull_secrets, with_pull_secret, "a pull secret"));
     let mut with_override = fixture.echo.clone();
-    with_override.deployment_yaml = Some("spec: {template: {spec: {priority: 1}}}".to_owned());
+    with_override.deployment_yaml = Some("spec: {template: {spec: {nodeSelector: {disk: ssd}}}}".to_owned());
     refused.push((can.overrides, with_override, "deployment YAML"));
     for (able, spec, what) in refused {
         let findings = runtime.validate(&spec);
-        assert_eq!(findings.is_empty(), able, "{what} is accepted exactly if the runtime is capable of it: {findings:?}");
-        assert!(findings.iter().all(|finding| !finding.reason.is_empty() && !finding.remedy.is_empty()), "a finding says why and what to do: {findings:?}");
+        assert_eq!(
+            findings.is_empty(),
+            able,
+            "{what} is accepted exactly if the runtime is capable of it: {findings:?}"
+        );
+        assert!(
+            findings.iter().all(|finding| !finding.reason.is_empty() && !finding.remedy.is_empty()),
+            "a finding says why and what to do: {findings:?}"
+        );
     }
     match runtime.pull_secrets(&Scope::Organization).await {
-        Ok(secrets) => assert!(can.pull_secrets || secrets.is_empty(), "a runtime that pulls without secrets offers none"),
-        Err(error) => assert!(!can.pull_secrets && error.kind() == ErrorKind::Unsupported, "a runtime that pulls with secrets lists them: {error:?}"),
+        Ok(secrets) => {
+            assert!(can.pull_secrets || secrets.is_empty(), "a runtime that pulls without secrets offers none")
+        }
+        Err(error) => assert!(
+            !can.pull_secrets && error.kind() == ErrorKind::Unsupported,
+            "a runtime that pulls with secrets lists them: {error:?}"
+        ),
     }
 }
 

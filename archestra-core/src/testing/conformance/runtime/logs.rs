@@ -14,7 +14,10 @@ impl RuntimeFixture {
     pub(super) async fn listed_exactly(&self, ids: &[&WorkloadId]) {
         let end = Instant::now() + self.limit;
         loop {
-            let listed: Vec<_> = works(self.runtime.list().await, "workloads can be listed").into_iter().map(|summary| summary.id).collect();
+            let listed: Vec<_> = works(self.runtime.list().await, "workloads can be listed")
+                .into_iter()
+                .map(|summary| summary.id)
+                .collect();
             if listed.iter().collect::<Vec<_>>() == ids {
                 return;
             }

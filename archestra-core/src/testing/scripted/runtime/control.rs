@@ -18,8 +18,22 @@ const STARTS: u32 = 3;
 impl ScriptedRuntime {
     /// A runtime whose workloads all do the same, unless [`script`](Self::script) says otherwise.
     pub fn new(script: impl Into<Script>) -> Self {
-        let capabilities = RuntimeCapabilities { name: NAME, images: true, commands: true, pull_secrets: true, overrides: true, mounts: true, isolation: false };
-        let state = State { scripts: BTreeMap::new(), otherwise: script.into(), workloads: BTreeMap::new(), calls: VecDeque::new(), generation: 0 };
+        let capabilities = RuntimeCapabilities {
+            name: NAME,
+            images: true,
+            commands: true,
+            pull_secrets: true,
+            overrides: true,
+            mounts: true,
+            isolation: false,
+        };
+        let state = State {
+            scripts: BTreeMap::new(),
+            otherwise: script.into(),
+            workloads: BTreeMap::new(),
+            calls: VecDeque::new(),
+            generation: 0,
+        };
         let inner = Inner {
             capabilities,
             pull_secrets: Vec::new(),
@@ -154,7 +168,13 @@ impl Inner {
                     self.platform_log(id, "started");
                 }
                 self.platform_log(id, &format!("ended: {reason}"));
-                self.enter(id, generation, Phase::Error, Some(&format!("its server keeps ending: {reason}")), Some("look at its log"));
+                self.enter(
+                    id,
+                    generation,
+                    Phase::Error,
+                    Some(&format!("its server keeps ending: {reason}")),
+                    Some("look at its log"),
+                );
             }
         }
     }
@@ -190,7 +210,11 @@ impl Inner {
         if state.calls.len() == CALLS_KEPT {
             state.calls.pop_front();
         }
-        state.calls.push_back(RecordedCall { workload: workload.clone(), tool: tool.to_owned(), arguments: arguments.clone() });
+        state.calls.push_back(RecordedCall {
+            workload: workload.clone(),
+            tool: tool.to_owned(),
+            arguments: arguments.clone(),
+        });
     }
 
     pub(in crate::testing::scripted) fn server_log(&self, id: &WorkloadId, line: &str) {

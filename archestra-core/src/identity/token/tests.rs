@@ -1,0 +1,48 @@
+//! Static tokens: what is one, and that nothing shows it.
+
+use super::{PlainToken, TokenHash};
+use proptest::prelude::*;
+use serde_json::json;
+
+#[test]
+fn new_tokens_are_long_and_different_and_parse() {
+    let (a, b) = (PlainToken::generate().unwrap(), PlainToken::generate().unwrap());
+    assert_ne!(a.expose(), b.expose());
+    assert_ne!(a.hash(), b.hash());
+    assert_eq!(a.expose().len(), "arch_".len() + 43);
+    let parsed = PlainToken::parse(a.expose()).unwrap();
+    assert!(parsed == a && parsed.hash() == TokenHash::of(a.expose()));
+}
+
+#[test]
+fn nothing_shows_a_token() {
+    let token = PlainToken::generate().unwrap();
+    assert!(!format!("{token:?} {:?} {}", token.hash(), token.hash()).contains(&token.expose()[5..]));
+    let error = PlainToken::parse("arch_s3cret").unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("s3cret"));
+}
+
+proptest! {
+    #[test]
+    fn a_text_is_a_token_exactly_when_it_has_the_form(text in prop_oneof!["arch_[A-Za-z0-9_-]{30,34}", "arch_[a-z]{250,260}", "(arch_)?[ -~]{0,40}", any::<String>()]) {
+        let fits = text.strip_prefix("arch_").is_some_and(|secret| {
+            (32..=256).contains(&secret.len()) && secret.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+        });
+        prop_assert_eq!(PlainToken::parse(&text).is_ok(), fits);
+    }
+
+    #[test]
+    fn hashes_survive_as_text(text in any::<String>()) {
+        let hash = TokenHash::of(&text);
+        prop_assert_eq!(serde_json::from_value::<TokenHash>(serde_json::to_value(hash).unwrap()).unwrap(), hash);
+    }
+}
+
+#[test]
+fn what_is_no_hash_is_refused() {
+    for text in [String::new(), "ab".repeat(31), "zz".repeat(32), "+a".repeat(32), "é".repeat(32)] {
+        serde_json::from_value::<TokenHash>(json!(text)).unwrap_err();
+    }
+    let known = TokenHash::of("abc").to_string();
+    assert_eq!(known, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
