@@ -8,14 +8,15 @@
 //! secrets, [`CatalogStore`](catalog::CatalogStore) keeps the catalog, and
 //! [`CredentialResolver`](credential::CredentialResolver) decides whose installation serves a call. Beside them stand
 //! [`IdentityStore`](identity::IdentityStore), [`StateStore`](state::StateStore) and [`AuditSink`](state::AuditSink). Every
-//! trait has a written contract, and a conformance suite in [`testing`] that is its executable form.
+//! trait has a written contract, and a conformance suite in `testing` that is its executable form. What all stores of
+//! records share (versions, change sets, the change feed) is in [`feed`].
 //!
 //! This crate does no I/O of its own, but for local child processes behind the feature `process`.
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `process` | `runtime::process`: workloads as local child processes, and the supervisor that ends them with us |
-//! | `testing` | [`testing`]: in-memory backends, a scripted runtime, conformance suites |
+//! | `process` | `runtime::process`: workloads as local child processes, and the supervisor that ends them with us; Unix only |
+//! | `testing` | `testing`: in-memory backends, a scripted runtime, conformance suites |
 //! | `openapi` | `utoipa::ToSchema` on everything a person fills in |
 
 pub mod catalog;

@@ -2,7 +2,8 @@
 //!
 //! [`Platform`](platform::Platform) is what an embedder holds: built from a catalog, an identity store, a secret store, a
 //! state store, an audit sink and, where servers are to be run, a runtime. It serves one MCP endpoint per gateway or agent
-//! (`/v1/mcp/{consumer}`, modern and legacy clients alike) and the REST API under `/api/v1`.
+//! (`/v1/mcp/{consumer}`, modern and legacy clients alike) and the REST API under `/api/v1`. The program that embeds it
+//! installs a TLS provider of rustls; without one, building a platform is a typed error.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -12,6 +13,9 @@
 //! | [`lifecycle`] | from an entry to a tool: install, discover, assign, reconcile |
 //! | [`admin`] | the REST API with its OpenAPI document, and `apply` |
 //! | [`observe`] | metrics and the audit writer |
+//! | `auth` | bearer tokens, principals, the challenge of a 401 |
+//! | `route` | the snapshot that a call is routed by, and what keeps it up to date |
+//! | `server` | the accept loop and its drain, and what is served where |
 
 pub mod admin;
 mod auth;

@@ -109,7 +109,6 @@ pub struct Platform {
 
 impl Platform {
     /// Begins to build one.
-    #[must_use]
     pub fn builder() -> PlatformBuilder {
         PlatformBuilder::default()
     }

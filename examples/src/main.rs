@@ -24,10 +24,6 @@ use flags::Command;
 use std::{future::Future, io::Write, process::ExitCode, time::Duration};
 use tokio::runtime::Builder;
 
-/// Calls are many small messages, which the system's allocator is slow at.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     if supervise::is_asked_for() {
         return supervise::run();

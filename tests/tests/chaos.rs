@@ -222,8 +222,10 @@ struct Ledger(Arc<Mutex<Confirmed>>);
 
 #[derive(Debug, Default)]
 struct Confirmed {
-    /// Installed, and nobody tried to remove it.
+    /// Installed.
     there: BTreeSet<String>,
+    /// Somebody tried to remove it, perhaps before its installer heard that it is there.
+    doomed: BTreeSet<String>,
     /// Removed.
     gone: BTreeSet<String>,
 }
@@ -263,7 +265,7 @@ async fn remove(api: Api, seed: u64, ledger: Ledger) {
         }
         let one = peers[dice.below(peers.len() as u64) as usize];
         let name = one["entry"].as_str().unwrap().to_owned();
-        ledger.0.lock().unwrap().there.remove(&name);
+        ledger.0.lock().unwrap().doomed.insert(name.clone());
         let path = format!("/api/v1/installations/{}", one["id"].as_str().unwrap());
         let Some(answer) = api.try_send(Method::DELETE, &path, None).await else { return };
         answer.ok();
@@ -297,7 +299,8 @@ async fn is_whole(home: &Home, binary: &Running, ledger: &Ledger) {
     names.sort_unstable();
     {
         let confirmed = ledger.0.lock().unwrap();
-        let lost: Vec<_> = confirmed.there.iter().filter(|name| !names.contains(&name.as_str())).collect();
+        let lost: Vec<_> =
+            confirmed.there.difference(&confirmed.doomed).filter(|name| !names.contains(&name.as_str())).collect();
         let risen: Vec<_> = confirmed.gone.iter().filter(|name| names.contains(&name.as_str())).collect();
         assert!(lost.is_empty() && risen.is_empty(), "lost: {lost:?}; removed and back: {risen:?}");
     }

@@ -22,10 +22,10 @@ pub enum Overflow {
     Wait,
 }
 
-/// Takes audit records and writes them in batches. They are boxed, since each is moved several times on its way.
+/// Takes audit records and writes them in batches.
 #[derive(Debug, Clone)]
 pub struct AuditWriter {
-    queue: mpsc::Sender<Box<AuditRecord>>,
+    queue: mpsc::Sender<AuditRecord>,
     overflow: Overflow,
     meters: Meters,
 }
@@ -55,7 +55,7 @@ impl AuditWriter {
 
     /// Queues a record if there is room.
     pub fn offer(&self, record: AuditRecord) {
-        if self.queue.try_send(Box::new(record)).is_err() {
+        if self.queue.try_send(record).is_err() {
             self.meters.audit_dropped(1);
         }
     }
@@ -65,14 +65,14 @@ impl AuditWriter {
 #[derive(Debug)]
 pub(crate) struct Slot {
     writer: AuditWriter,
-    permit: Option<mpsc::OwnedPermit<Box<AuditRecord>>>,
+    permit: Option<mpsc::OwnedPermit<AuditRecord>>,
 }
 
 impl Slot {
     /// Queues the record.
     pub(crate) fn write(&mut self, record: AuditRecord) {
         match self.permit.take() {
-            Some(permit) => drop(permit.send(Box::new(record))),
+            Some(permit) => drop(permit.send(record)),
             None => self.writer.offer(record),
         }
     }
@@ -80,7 +80,7 @@ impl Slot {
 
 struct Task {
     sink: Arc<dyn AuditSink>,
-    records: mpsc::Receiver<Box<AuditRecord>>,
+    records: mpsc::Receiver<AuditRecord>,
     meters: Meters,
 }
 
@@ -108,13 +108,15 @@ impl Task {
         }
     }
 
-    async fn write(&self, taken: &mut Vec<Box<AuditRecord>>) {
-        let batch: Vec<AuditRecord> = taken.drain(..).map(|record| *record).collect();
+    async fn write(&self, batch: &mut Vec<AuditRecord>) {
         let mut wait = Duration::from_millis(100);
         for attempt in 1..=ATTEMPTS {
-            let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(&batch)).await;
+            let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(batch)).await;
             match outcome {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => {
+                    batch.clear();
+                    return;
+                }
                 Ok(Err(error)) => tracing::warn!(%error, attempt, "audit records could not be written"),
                 Err(_) => tracing::warn!(attempt, "the audit sink took too long"),
             }
@@ -124,5 +126,6 @@ impl Task {
             }
         }
         self.meters.audit_dropped(batch.len() as u64);
+        batch.clear();
     }
 }

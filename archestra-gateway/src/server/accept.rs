@@ -1,20 +1,19 @@
 //! The accept loop: connection limit, header deadline, TCP_NODELAY, and a drain that lets calls under way end.
 
-use crate::{mcp::front::Front, platform::Shared};
+use crate::{
+    mcp::front::{Front, McpBody},
+    platform::Shared,
+};
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::Request;
+use http::{Request, Response};
 use http_body_util::Either;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
-    service::TowerToHyperService,
 };
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -65,8 +64,10 @@ pub(crate) async fn serve(
         let service = Service { front: front.clone(), router: router.clone(), peer };
         let builder = Arc::clone(&builder);
         connections.spawn(async move {
-            let serving = watcher.watch(connection(&builder, stream, service).into_owned());
-            if let Err(error) = serving.await {
+            // Hyper keeps the future of the request at hand in the connection, so that none is allocated per request.
+            let service = service_fn(move |request| service.clone().answer(request));
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%peer, %error, "a connection ended");
             }
             drop(slot);
@@ -86,13 +87,6 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-type Connection<'a> =
-    hyper_util::server::conn::auto::Connection<'a, TokioIo<TcpStream>, TowerToHyperService<Service>, TokioExecutor>;
-
-fn connection(builder: &Builder<TokioExecutor>, stream: TcpStream, service: Service) -> Connection<'_> {
-    builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-}
-
 /// Tool calls go straight to the front door; everything else through the router.
 #[derive(Debug, Clone)]
 struct Service {
@@ -101,31 +95,18 @@ struct Service {
     peer: SocketAddr,
 }
 
-type Answer = Either<crate::mcp::front::McpBody, Body>;
+type Answer = Either<McpBody, Body>;
 
-impl tower::Service<Request<Incoming>> for Service {
-    type Response = http::Response<Answer>;
-    type Error = Infallible;
-    type Future = futures::future::BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        let place = request.uri().path().strip_prefix(MCP).filter(|place| is_place(place)).map(str::to_owned);
-        match place {
-            Some(place) => {
-                let front = self.front.clone();
-                let address = self.peer.ip();
-                Box::pin(async move { Ok(front.handle(&place, Some(address), request).await.map(Either::Left)) })
-            }
-            None => {
-                request.extensions_mut().insert(ConnectInfo(self.peer));
-                let router = self.router.clone();
-                Box::pin(async move { Ok(router.oneshot(request.map(Body::new)).await?.map(Either::Right)) })
-            }
+impl Service {
+    async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+        let uri = request.uri().clone();
+        if let Some(place) = uri.path().strip_prefix(MCP).filter(|place| is_place(place)) {
+            return Ok(self.front.handle(place, Some(self.peer.ip()), request).await.map(Either::Left));
         }
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        // Boxed to keep small what every tool call carries along.
+        let routed = Box::pin(self.router.oneshot(request.map(Body::new))).await?;
+        Ok(routed.map(Either::Right))
     }
 }
 

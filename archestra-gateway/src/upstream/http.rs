@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use archestra_core::id::InstallationId;
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -28,9 +28,13 @@ use super::target::Endpoint;
 use super::tasks::Tasks;
 use crate::mcp::envelope::{self, Message};
 use crate::mcp::sse::Decoder;
+use crate::mcp::version::header;
 
 /// The header that W3C trace context travels in.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// How we introduce ourselves, unless an entry says otherwise.
+const AGENT: &str = concat!("archestra/", env!("CARGO_PKG_VERSION"));
 
 /// How long a message of ours may take that nobody waits for.
 pub(super) const COURTESY: Duration = Duration::from_secs(5);
@@ -209,7 +213,7 @@ pub(super) fn request_headers(
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(forwarded.len() + credential.map().len() + 12);
     for (name, value) in forwarded {
-        if !is_connection_header(name) {
+        if is_forwardable(name) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -219,7 +223,14 @@ pub(super) fn request_headers(
     for (name, value) in credential.map().iter().chain(&endpoint.base) {
         headers.insert(name.clone(), value.clone());
     }
+    headers.entry(USER_AGENT).or_insert_with(|| HeaderValue::from_static(AGENT));
     headers
+}
+
+/// Whatever a caller may pass on: the protocol's own headers are made anew, and others belong to its connection.
+fn is_forwardable(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    !is_connection_header(name) && (!text.starts_with("mcp-") || text.starts_with(header::PARAM_PREFIX))
 }
 
 /// Whether a request that ended so may have been seen by a process that is gone now.

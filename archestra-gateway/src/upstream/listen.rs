@@ -1,7 +1,9 @@
 //! Hearing from HTTP servers that their tools have changed: one long stream per warm server that says it tells.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use archestra_core::id::InstallationId;
@@ -14,11 +16,13 @@ use tokio::time::{Instant, sleep};
 
 use super::deadline_body::{BodyLimits, DeadlineBody};
 use super::era::{Known, modern_message};
+use super::flight::locked;
 use super::headers::CredentialHeaders;
 use super::http::{Format, Http, request_headers};
 use super::server::Server;
 use super::session::Session;
 use super::target::Endpoint;
+use super::tasks::Tasks;
 use crate::mcp::envelope::{self, Message};
 use crate::mcp::headers::emit_modern;
 use crate::mcp::sse::Decoder;
@@ -39,15 +43,28 @@ const EVENT_LIMIT: usize = 64 * 1024;
 
 const LISTEN: &str = r#""notifications":{"toolsListChanged":true},"#;
 
+/// How long after a signal the next one for the same installation is held back. A server that announces a change with every
+/// answer must not keep us listing its tools.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// Where changed tools are announced. Clones share everything.
 #[derive(Debug, Clone)]
 pub(super) struct Signals {
     sender: broadcast::Sender<InstallationId>,
+    /// The installations that were announced lately, and whether they are to be announced again.
+    recent: Arc<Mutex<HashMap<InstallationId, Again>>>,
+    tasks: Tasks,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    No,
+    Yes,
 }
 
 impl Signals {
-    pub(super) fn new() -> Self {
-        Self { sender: broadcast::Sender::new(SIGNALS) }
+    pub(super) fn new(tasks: Tasks) -> Self {
+        Self { sender: broadcast::Sender::new(SIGNALS), recent: Arc::default(), tasks }
     }
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<InstallationId> {
@@ -55,6 +72,38 @@ impl Signals {
     }
 
     pub(super) fn tools_changed(&self, installation: InstallationId) {
+        match locked(&self.recent).entry(installation) {
+            Entry::Occupied(mut recent) => {
+                recent.insert(Again::Yes);
+                return;
+            }
+            Entry::Vacant(place) => place.insert(Again::No),
+        };
+        self.send(installation);
+        let signals = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                sleep(QUIET).await;
+                if !signals.is_due(installation) {
+                    return;
+                }
+                signals.send(installation);
+            }
+        });
+    }
+
+    /// Whether another signal came while it was quiet; if not, there is nothing to wait for any more.
+    fn is_due(&self, installation: InstallationId) -> bool {
+        let mut recent = locked(&self.recent);
+        if recent.get(&installation) == Some(&Again::Yes) {
+            recent.insert(installation, Again::No);
+            return true;
+        }
+        recent.remove(&installation);
+        false
+    }
+
+    fn send(&self, installation: InstallationId) {
         // Nobody may be interested.
         drop(self.sender.send(installation));
     }
@@ -235,5 +284,27 @@ fn judge(response: Response<Incoming>) -> Result<Response<Incoming>, End> {
         StatusCode::TOO_MANY_REQUESTS => Err(End::Broken),
         status if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED => Err(End::Broken),
         _ => Err(End::Refused),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_noisy_server_is_heard_once_in_a_while() {
+        let signals = Signals::new(Tasks::new());
+        let (mut heard, noisy) = (signals.subscribe(), InstallationId::new());
+        for _ in 0..300 {
+            signals.tools_changed(noisy);
+            sleep(Duration::from_millis(100)).await;
+        }
+        sleep(QUIET * 3).await;
+        let mut count = 0;
+        while heard.try_recv().is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, 4, "at once, then each {QUIET:?}, and the last one is not lost");
+        assert!(locked(&signals.recent).is_empty());
     }
 }

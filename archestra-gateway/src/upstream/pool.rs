@@ -65,7 +65,8 @@ impl Upstreams {
     #[must_use]
     pub fn new(parts: UpstreamParts) -> Self {
         let UpstreamParts { client, runtime, secrets, options } = parts;
-        let (tasks, clock, signals) = (Tasks::new(), Clock::new(), Signals::new());
+        let (tasks, clock) = (Tasks::new(), Clock::new());
+        let signals = Signals::new(tasks.clone());
         let http = Http { client, options, tasks: tasks.clone() };
         let inner = Arc::new(Inner {
             runtime,

@@ -7,13 +7,10 @@ use archestra_core::catalog::{Entry, Server};
 use archestra_core::id::InstallationId;
 use archestra_core::installation::Installation;
 use archestra_core::runtime::{HttpEndpoint, WorkloadId};
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::dial::{Trust, UrlError, parse_url};
-
-/// How we introduce ourselves in HTTP.
-const AGENT: &str = concat!("archestra/", env!("CARGO_PKG_VERSION"));
 
 /// What every answer may be.
 const ACCEPTED: &str = "application/json, text/event-stream";
@@ -161,7 +158,6 @@ fn base_headers(uri: &Uri) -> HeaderMap {
     if let Some(host) = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok()) {
         base.insert(HOST, host);
     }
-    base.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     base.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
     base.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     base

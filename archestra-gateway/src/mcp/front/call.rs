@@ -6,7 +6,7 @@ use crate::{
         envelope::Request,
         error::{ErrorKind, RpcError},
         tool_result,
-        version::Era,
+        version::{Era, meta},
     },
     platform::Shared,
     route::{ConsumerRoute, ToolRoute},
@@ -42,6 +42,7 @@ pub(crate) struct Caller<'a> {
 }
 
 /// What became of a call.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one, and moved once")]
 pub(crate) enum Called {
     /// A protocol error: the request itself is wrong.
     Rejected(RpcError),
@@ -116,7 +117,7 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         plan: &resolved.plan,
         principal: Some(principal),
         log_level: None,
-        traceparent: None,
+        traceparent: caller.headers.get(meta::TRACEPARENT).cloned(),
         forwarded: forwarded(caller.headers, route, consumer),
         deadline: Instant::now() + route.timeout,
         cancel: caller.cancel,

@@ -54,11 +54,11 @@ async fn credential_wins_over_additional_over_forwarded() {
     let target = target_of(json!({
         "name": "tracker", "remote": { "url": peer.url() },
         "credential": { "static": [{ "name": "token", "header": "X-One", "value": "credential", "secret": false }] },
-        "additionalHeaders": [{ "name": "x-two", "value": "additional" }, { "name": "mcp-method", "value": "evil" }],
+        "additionalHeaders": [{ "name": "x-two", "value": "additional" }, { "name": "mcp-method", "value": "evil" }, { "name": "User-Agent", "value": "us" }],
     }));
     let mut caller = Caller::modern(modern_call("1", ""))
         .with(archestra_core::credential::CredentialPlan::Static { installation: None, entry: None });
-    for name in ["x-one", "x-two", "x-three", "mcp-param-region", "host", "connection"] {
+    for name in ["x-one", "x-two", "x-three", "mcp-param-region", "mcp-session-id", "host", "connection"] {
         caller.forwarded.insert(http::HeaderName::from_static(name), "forwarded".parse().unwrap());
     }
     caller.message(&upstreams(), &target).await;
@@ -70,6 +70,8 @@ async fn credential_wins_over_additional_over_forwarded() {
         ("mcp-param-region", "forwarded"),
         ("mcp-method", "tools/call"),
         ("connection", ""),
+        ("mcp-session-id", ""),
+        ("user-agent", "us"),
     ] {
         assert_eq!(seen.header(name), value, "{name}");
     }
