@@ -37,6 +37,9 @@ use std::{
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// How long calls that are ended may take to say so upstream and to the audit log.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What the parts of a platform share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -64,6 +67,8 @@ pub(crate) struct Shared {
     /// Fires when the platform begins to end: streams say goodbye.
     pub(crate) stop: CancellationToken,
     pub(crate) drained_by: OnceLock<Instant>,
+    /// Fires when calls under way may no longer go on.
+    pub(crate) kill: CancellationToken,
 }
 
 impl Shared {
@@ -177,6 +182,8 @@ impl Platform {
         self.shared.tasks.close();
         if tokio::time::timeout_at(self.shared.drain_deadline(), self.shared.tasks.wait()).await.is_err() {
             tracing::warn!("calls were still under way when the drain timeout passed");
+            self.shared.kill.cancel();
+            drop(tokio::time::timeout(LAST_WORDS, self.shared.tasks.wait()).await);
         }
         self.lifecycle.shutdown().await;
         self.shared.upstreams.shutdown().await;

@@ -19,8 +19,8 @@ What a `tools/call` costs: direct, through a bare nginx, and through the release
                          may be repeated
   --threads N            threads of the load generator (1)
   --upstream-threads N   threads of each fast upstream (1)
-  --stdio-work MICROS    let the stdio server work so long on each call and write each answer by itself,
-                         as servers built on the SDKs do (it answers whatever it read with one write)
+  --stdio-work MICROS    how long the stdio server works on each call before it writes the answer by itself, as servers
+                         built on the SDKs do (30); 0: not at all, and whatever it read is answered with one write
   --archestra PATH       the gateway's binary (beside the fast upstreams, in target/release)
   --json FILE            write every figure of every round as JSON
   --require-nginx        fail when nginx is not installed (Debian: apt-get install nginx-light)
@@ -56,6 +56,9 @@ pub(crate) struct Options {
     pub(crate) require_gateway: bool,
 }
 
+/// A server that does something at all: one that only echoes in batches measures its pipe.
+const STDIO_WORK: u64 = 30;
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -65,7 +68,7 @@ impl Default for Options {
             only: Vec::new(),
             threads: 1,
             upstream_threads: 1,
-            stdio_work: None,
+            stdio_work: Some(STDIO_WORK),
             archestra: None,
             json: None,
             require_nginx: false,
@@ -96,7 +99,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, Failure> {
             "--rounds" => options.rounds = small(flag, value()?, 100)?,
             "--threads" => options.threads = small(flag, value()?, 64)?,
             "--upstream-threads" => options.upstream_threads = small(flag, value()?, 64)?,
-            "--stdio-work" => options.stdio_work = Some(number(flag, value()?, 100_000)?),
+            "--stdio-work" => {
+                let text = value()?;
+                options.stdio_work = if text == "0" { None } else { Some(number(flag, text, 100_000)?) };
+            }
             "--connections" => {
                 let parts = value()?.split(',');
                 options.connections =

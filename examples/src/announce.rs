@@ -54,7 +54,7 @@ fn text(address: SocketAddr, public_url: &str, demo: Demo, token: &AdminToken) -
         line(
             "or",
             &format!(
-                "npx -y @modelcontextprotocol/inspector --cli {gateway} --transport http --header \"Authorization: Bearer {word}\" --method tools/list"
+                "npx -y @modelcontextprotocol/inspector@2 --cli {gateway} --transport http --header \"Authorization: Bearer {word}\" --method tools/list  # Node.js 22.19 or newer"
             ),
         );
     }
@@ -80,7 +80,7 @@ mod tests {
             "http://127.0.0.1:9000/v1/mcp/demo",
             token.expose(),
             "curl -s ",
-            "npx -y @modelcontextprotocol/inspector --cli ",
+            "npx -y @modelcontextprotocol/inspector@2 --cli ",
         ] {
             assert!(told.contains(part), "{told}");
         }

@@ -61,15 +61,31 @@ async fn start_and_serve(
     };
     let public_url = public_url(&config, address)?;
     let backends = Backends::open(&config, &data_dir, environment, address).await?;
-    let served = serve(
+    // Whoever reads and writes secrets under another ring at the same time would lose them.
+    let ended = stop.child_token();
+    let serving = serve(
         &config,
         &data_dir,
         &public_url,
         &backends,
         Listeners { public: listener, address, metrics: metrics_listener },
-        stop,
-    )
-    .await;
+        &ended,
+    );
+    let mut serving = Box::pin(serving);
+    let outcome = tokio::select! {
+        served = &mut serving => Some(served),
+        () = backends.lost() => None,
+    };
+    let served = match outcome {
+        Some(served) => served,
+        None => {
+            ended.cancel();
+            serving.as_mut().await.and(Err(Failure::failed(
+                "another process with another key file uses this database: give every process the same --key-file",
+            )))
+        }
+    };
+    drop(serving);
     backends.close().await;
     served
 }

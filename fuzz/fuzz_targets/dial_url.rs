@@ -1,7 +1,7 @@
 //! URLs that will be dialled and lists of private networks: what is shown is what is dialled.
 #![no_main]
 
-use archestra_gateway::upstream::dial::{PrivateNetworks, parse_url};
+use archestra_gateway::upstream::dial::{DialPolicy, PrivateNetworks, Trust, parse_url};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
@@ -12,12 +12,14 @@ fuzz_target!(|text: &str| {
         assert_eq!(parse_url(&uri.to_string()).expect("what is normalized stays valid"), uri);
     }
     if let Ok(networks) = text.parse::<PrivateNetworks>() {
-        for never in ["169.254.169.254", "fe80::1"] {
-            let address = never.parse().expect("an address");
+        let policy = DialPolicy::new(networks);
+        let refused =
+            |address: &str, trust| policy.check(address, address.parse().expect("an address"), trust).is_err();
+        for never in ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254"] {
             assert!(
-                !networks.contains("metadata", address) || text.to_ascii_lowercase().contains("metadata"),
-                "{never}"
+                [Trust::Registry, Trust::Installation, Trust::Runtime].into_iter().all(|trust| refused(never, trust))
             );
         }
+        assert!(refused("10.0.0.1", Trust::Installation), "only registry admins name private servers");
     }
 });

@@ -111,7 +111,8 @@ async fn a_remote_server_that_is_ill_leaves_the_healthy_one_alone() {
     let (ill, healthy) = (Remote::start().await, Remote::start().await);
     let names = ["ill", "healthy"];
     for (name, remote) in names.into_iter().zip([&ill, &healthy]) {
-        installed(&binary, name, &json!({ "remote": { "url": remote.url() } })).await;
+        // A second is short enough for every kind of illness to run into the deadline.
+        installed(&binary, name, &json!({ "callTimeout": 1, "remote": { "url": remote.url() } })).await;
     }
     let gateway = behind(&binary, &names).await;
     let calm = Load::run(&gateway, &plan(16, &names), Duration::from_secs(2)).await;

@@ -252,3 +252,17 @@ fn assert_error(answer: &Answer, status: u16, code: i64) -> String {
     assert_eq!((answer.status, error["code"].as_i64()), (status, Some(code)), "{}", answer.text());
     error["message"].as_str().unwrap_or_default().to_owned()
 }
+
+#[tokio::test]
+async fn the_challenge_leads_to_the_metadata_also_below_a_path() {
+    let home = Home::new();
+    let args = vec!["--public-url".to_owned(), "http://localhost/base".to_owned()];
+    let binary = home.start(&archestra_tests::Start { args, env: Vec::new() }).await;
+    binary.gateway("demo").until_listed("demo__echo").await;
+    let refused = binary.gateway("demo").as_token(None).modern("tools/list", json!({})).await;
+    let challenge = refused.headers["www-authenticate"].to_str().unwrap();
+    let path = "/.well-known/oauth-protected-resource/base/v1/mcp/demo";
+    assert!(challenge.contains(&format!("resource_metadata=\"http://localhost{path}\"")), "{challenge}");
+    let metadata = binary.api().as_token(None).get(path).await.ok();
+    assert_eq!(metadata["resource"], "http://localhost/base/v1/mcp/demo");
+}

@@ -17,6 +17,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const CACHED: u64 = 10_000;
@@ -141,14 +142,16 @@ impl IdentityFollower {
         let mut since = None;
         loop {
             let mut feed = self.authenticator.store.changes(since);
-            while let Some(event) = feed.next().await {
+            loop {
+                let asked = Instant::now();
+                let Some(event) = feed.next().await else { break };
                 match event {
                     Ok(event) => {
                         since = Some(event.revision());
                         if !matches!(event, FeedEvent::Confirmed { .. }) {
                             self.authenticator.forget_everybody();
                         }
-                        self.authenticator.freshness.confirm(Source::Identity);
+                        self.authenticator.freshness.confirm(Source::Identity, asked);
                     }
                     Err(error) => tracing::warn!(%error, "the identity store's change feed is interrupted"),
                 }

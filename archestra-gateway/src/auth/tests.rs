@@ -17,8 +17,8 @@ fn headers(value: &str) -> HeaderMap {
 
 fn door(store: &Arc<MemoryIdentity>) -> Arc<Authenticator> {
     let freshness = Arc::new(Freshness::new(Duration::from_secs(5)));
-    freshness.confirm(Source::Catalog);
-    freshness.confirm(Source::Identity);
+    freshness.confirm(Source::Catalog, tokio::time::Instant::now());
+    freshness.confirm(Source::Identity, tokio::time::Instant::now());
     Arc::new(Authenticator::new(Arc::clone(store) as Arc<dyn IdentityStore>, freshness))
 }
 

@@ -4,7 +4,9 @@ use super::{ATTEMPTS, Lifecycle, assign::Assigner, check_expect, entry::Preview,
 use archestra_core::{
     Error, Finding, Result, Validate,
     catalog::{CatalogChanges, CatalogStoreExt, Entry, Lookup, Query, Scope},
-    consumer::{Assignment, Consumer, ConsumerKind, ConsumerSpec, CredentialChoice, ToolAssignment, ToolSelector},
+    consumer::{
+        Assignment, Consumer, ConsumerKind, ConsumerSpec, CredentialChoice, ToolAssignment, ToolExposure, ToolSelector,
+    },
     feed::{Expect as FeedExpect, Version, Versioned},
     id::{ConsumerId, IdentityProviderId, TeamId, UserId},
     installation::{Installation, Owner},
@@ -152,6 +154,13 @@ impl Lifecycle {
 
     async fn consumer_findings(&self, draft: &ConsumerDraft, before: Option<&Consumer>) -> Result<Vec<Finding>> {
         let mut findings = draft.spec.findings();
+        if draft.spec.tool_exposure == ToolExposure::Search {
+            findings.push(Finding::new(
+                "toolExposure",
+                "this version lists all tools of a consumer and has no search",
+                "leave it out, or set `toolExposure: full`",
+            ));
+        }
         if let Some(before) = before {
             if before.spec.slug != draft.spec.slug {
                 findings.push(Finding::new(

@@ -2,6 +2,7 @@
 #![expect(clippy::result_large_err, reason = "a refusal is an answer like any other, and moved once")]
 
 mod answer;
+mod arguments;
 mod body;
 mod call;
 mod guard;
@@ -90,7 +91,7 @@ impl Front {
         let visit = Visit { who, consumer, address };
         match parts.method {
             Method::POST => {}
-            Method::GET => return streams::legacy(&self.shared, visit, &parts.headers),
+            Method::GET => return streams::legacy(&self.shared, &visit, &parts.headers),
             Method::DELETE => return legacy::end_session(shared, &visit, &parts.headers),
             _ => return Err(answer::method_not_allowed()),
         }
@@ -119,7 +120,8 @@ impl Front {
                 return reply;
             }
             let metadata = self.shared.resource_metadata_url(place);
-            let mut reply = answer::problem(StatusCode::UNAUTHORIZED, &error.to_string());
+            let status = if error == AuthError::Malformed { StatusCode::BAD_REQUEST } else { StatusCode::UNAUTHORIZED };
+            let mut reply = answer::problem(status, &error.to_string());
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(&error, metadata.as_deref()));
             reply
         })

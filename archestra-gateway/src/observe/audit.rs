@@ -10,7 +10,10 @@ const QUEUE: usize = 65_536;
 const BATCH: usize = 1_000;
 const PAUSE: Duration = Duration::from_millis(250);
 const ATTEMPTS: u32 = 5;
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the end of the platform waits for what is still queued.
+const LAST_WRITES: Duration = Duration::from_secs(15);
 
 /// What happens when records come faster than the sink takes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,29 +89,36 @@ struct Task {
 
 impl Task {
     async fn run(mut self, stop: CancellationToken) {
-        let mut taken = Vec::with_capacity(BATCH);
-        while let Some(count) = stop.run_until_cancelled(self.records.recv_many(&mut taken, BATCH)).await {
+        let mut batch = Vec::with_capacity(BATCH);
+        while let Some(count) = stop.run_until_cancelled(self.records.recv_many(&mut batch, BATCH)).await {
             if count == 0 {
                 return;
             }
-            if taken.len() < BATCH {
+            if batch.len() < BATCH {
                 // A short pause gathers what a burst brings, at no cost to whoever made the records.
                 let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-                while taken.len() < BATCH
+                while batch.len() < BATCH
                     && let Ok(record) = self.records.try_recv()
                 {
-                    taken.push(record);
+                    batch.push(record);
                 }
             }
-            self.write(&mut taken).await;
+            self.write(&mut batch, &stop).await;
         }
         self.records.close();
-        while self.records.recv_many(&mut taken, BATCH).await > 0 {
-            self.write(&mut taken).await;
+        let last = tokio::time::timeout(LAST_WRITES, async {
+            while self.records.recv_many(&mut batch, BATCH).await > 0 {
+                self.write(&mut batch, &stop).await;
+            }
+        });
+        if last.await.is_err() {
+            let lost = batch.len() + self.records.len();
+            tracing::warn!(lost, "audit records were lost: the sink did not take them in time");
+            self.meters.audit_dropped(lost as u64);
         }
     }
 
-    async fn write(&self, batch: &mut Vec<AuditRecord>) {
+    async fn write(&self, batch: &mut Vec<AuditRecord>, stop: &CancellationToken) {
         let mut wait = Duration::from_millis(100);
         for attempt in 1..=ATTEMPTS {
             let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(batch)).await;
@@ -120,8 +130,11 @@ impl Task {
                 Ok(Err(error)) => tracing::warn!(%error, attempt, "audit records could not be written"),
                 Err(_) => tracing::warn!(attempt, "the audit sink took too long"),
             }
+            if stop.is_cancelled() {
+                break;
+            }
             if attempt < ATTEMPTS {
-                tokio::time::sleep(wait).await;
+                stop.run_until_cancelled(tokio::time::sleep(wait)).await;
                 wait *= 4;
             }
         }

@@ -14,7 +14,7 @@ use prometheus_client::{
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -138,8 +138,9 @@ impl Meters {
             status: status.label(),
         };
         Arc::new(ToolMeters {
-            success: self.outcome(&labels(CallStatus::Success)),
-            error: self.outcome(&labels(CallStatus::Error)),
+            meters: self.clone(),
+            success: (labels(CallStatus::Success), OnceLock::new()),
+            error: (labels(CallStatus::Error), OnceLock::new()),
         })
     }
 
@@ -191,11 +192,12 @@ impl Meters {
     }
 }
 
-/// The counters of one tool of one consumer.
+/// The counters of one tool of one consumer. They are there from the first call on that they count.
 #[derive(Debug)]
 pub struct ToolMeters {
-    success: OutcomeMeters,
-    error: OutcomeMeters,
+    meters: Meters,
+    success: (CallLabels, OnceLock<OutcomeMeters>),
+    error: (CallLabels, OnceLock<OutcomeMeters>),
 }
 
 #[derive(Debug)]
@@ -209,10 +211,11 @@ struct OutcomeMeters {
 impl ToolMeters {
     /// Counts one call.
     pub(crate) fn record(&self, status: CallStatus, took: Duration, request_bytes: u64, response_bytes: u64) {
-        let meters = match status {
+        let (labels, meters) = match status {
             CallStatus::Success => &self.success,
             CallStatus::Error => &self.error,
         };
+        let meters = meters.get_or_init(|| self.meters.outcome(labels));
         meters.calls.inc();
         meters.duration.observe(took.as_secs_f64());
         meters.request.observe(to_f64(request_bytes));

@@ -7,6 +7,7 @@ use crate::mcp::{
     version::Era,
 };
 use crate::upstream::Answer;
+use archestra_core::event::Outcome as Recorded;
 use archestra_core::identity::{AuthMethod, Caller as Who, Permission, Permissions, Principal, Resource};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -49,6 +50,9 @@ pub enum AgentError {
         /// What is wrong.
         message: String,
     },
+    /// The server's answer broke off.
+    #[error("{0}")]
+    Failed(String),
     /// The answer cannot be read.
     #[error("the server's answer cannot be read")]
     Unreadable,
@@ -133,8 +137,14 @@ impl Agent {
             }
             Called::Answer(Answer::Stream(mut messages), log) => {
                 let mut last = None;
-                while let Some(Ok(message)) = messages.next().await {
-                    last = Some(message);
+                while let Some(message) = messages.next().await {
+                    match message {
+                        Ok(message) => last = Some(message),
+                        Err(error) => {
+                            log.finish(Recorded::Error, Some(&error.to_string()), 0);
+                            return Err(AgentError::Failed(error.client_text()));
+                        }
+                    }
                 }
                 let last = last.ok_or(AgentError::Unreadable)?;
                 log.finish_message(&last);

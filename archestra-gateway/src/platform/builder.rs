@@ -191,6 +191,7 @@ impl PlatformBuilder {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             drained_by: OnceLock::new(),
+            kill: CancellationToken::new(),
             catalog,
             identity,
             secrets,
@@ -207,7 +208,12 @@ impl PlatformBuilder {
         });
         background.start(&shared, &lifecycle, follower);
         let platform = Platform { shared, lifecycle, background };
-        platform.synced(None, Duration::from_secs(60)).await?;
-        Ok(platform)
+        match platform.synced(None, Duration::from_secs(60)).await {
+            Ok(()) => Ok(platform),
+            Err(error) => {
+                platform.shutdown().await;
+                Err(error.into())
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The background tasks of a platform: followers, reconciler, workload metrics; each owned, each ended in order.
 
 use super::Shared;
-use crate::{auth::IdentityFollower, lifecycle::Lifecycle, observe::Meters, route::Follower};
+use crate::{auth::IdentityFollower, lifecycle::Lifecycle, observe::Meters, route::Follower, upstream::Upstreams};
 use archestra_core::{
     catalog::{CatalogStore, CatalogStoreExt as _, Entry, Query},
     installation::Installation,
@@ -45,7 +45,8 @@ impl Background {
         self.tasks.spawn(async move { reconciler.run(stop).await });
         self.own(refresh(Arc::clone(shared), lifecycle.clone()));
         if let Some(runtime) = &shared.runtime {
-            self.own(measure(Arc::clone(runtime), Arc::clone(&shared.catalog), shared.meters.clone()));
+            let (catalog, upstreams) = (Arc::clone(&shared.catalog), shared.upstreams.clone());
+            self.own(observe(Arc::clone(runtime), catalog, upstreams, shared.meters.clone()));
         }
     }
 
@@ -81,8 +82,8 @@ async fn refresh(shared: Arc<Shared>, lifecycle: Lifecycle) {
     }
 }
 
-/// Keeps `mcp_server_deployment_status` what the runtime observes.
-async fn measure(runtime: Arc<dyn Runtime>, catalog: Arc<dyn CatalogStore>, meters: Meters) {
+/// Keeps `mcp_server_deployment_status` what the runtime observes, and forgets connections to what is no longer there.
+async fn observe(runtime: Arc<dyn Runtime>, catalog: Arc<dyn CatalogStore>, upstreams: Upstreams, meters: Meters) {
     let mut known: HashSet<WorkloadId> = HashSet::new();
     loop {
         let mut events = runtime.watch();
@@ -97,10 +98,13 @@ async fn measure(runtime: Arc<dyn Runtime>, catalog: Arc<dyn CatalogStore>, mete
                     }
                 }
                 Ok(WorkloadEvent::Changed(summary)) => {
+                    // Whatever answers next is another process, maybe at another place.
+                    upstreams.forget_workload(&summary.id);
                     known.insert(summary.id.clone());
                     note(&*catalog, &meters, &summary).await;
                 }
                 Ok(WorkloadEvent::Removed(id)) => {
+                    upstreams.forget_workload(&id);
                     known.remove(&id);
                     meters.workload_gone(&id);
                 }

@@ -13,7 +13,7 @@ use archestra_core::{
 };
 use futures::StreamExt as _;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long the follower waits before it asks a store again that failed.
@@ -67,7 +67,10 @@ impl Follower {
         let mut since = None;
         loop {
             let mut feed = self.catalog.changes(since);
-            while let Some(event) = feed.next().await {
+            loop {
+                // What is confirmed was so when the feed was asked, not when its answer has been worked off.
+                let asked = Instant::now();
+                let Some(event) = feed.next().await else { break };
                 let event = match event {
                     Ok(event) => event,
                     Err(error) => {
@@ -76,6 +79,7 @@ impl Follower {
                     }
                 };
                 let revision = event.revision();
+                let current = !matches!(event, FeedEvent::Changed { .. });
                 let outcome = match event {
                     FeedEvent::Confirmed { .. } => Ok(()),
                     FeedEvent::Changed { keys, .. } => self.change(&mut mirror, keys).await,
@@ -84,7 +88,9 @@ impl Follower {
                 match outcome {
                     Ok(()) => {
                         since = Some(revision);
-                        self.freshness.confirm(Source::Catalog);
+                        if current {
+                            self.freshness.confirm(Source::Catalog, asked);
+                        }
                         self.routes.revision.send_if_modified(|at| std::mem::replace(at, since) != since);
                     }
                     Err(error) => {
@@ -154,10 +160,13 @@ impl Follower {
         } else {
             let present = self.routes.load();
             let mut next = Snapshot { by_slug: present.by_slug.clone(), by_id: present.by_id.clone() };
-            for id in affected.consumers {
-                if let Some(before) = next.by_id.remove(&id) {
+            // First all that goes: one commit may give the slug of a removed consumer to a new one.
+            for id in &affected.consumers {
+                if let Some(before) = next.by_id.remove(id) {
                     next.by_slug.remove(before.consumer.spec.slug.as_str());
                 }
+            }
+            for id in affected.consumers {
                 insert(&mut next, id, mirror, &self.parts);
             }
             next

@@ -32,17 +32,17 @@ impl Freshness {
         Self { epoch: Instant::now(), allowed, catalog: AtomicU64::new(0), identity: AtomicU64::new(0) }
     }
 
-    /// Notes that a feed delivered everything up to now.
-    pub(crate) fn confirm(&self, source: Source) {
+    /// Notes that everything is taken in that a feed had when it was `asked`.
+    pub(crate) fn confirm(&self, source: Source, asked: Instant) {
         // Zero says "never", so that the clock starts at one.
-        let now = self.since_epoch().saturating_add(1);
-        self.cell(source).store(now, Ordering::Release);
+        let at = millis(asked.saturating_duration_since(self.epoch)).saturating_add(1);
+        self.cell(source).store(at, Ordering::Release);
     }
 
     /// Whether both feeds were confirmed recently enough.
     pub(crate) fn check(&self) -> Result<(), Stale> {
         let now = self.since_epoch();
-        let allowed = u64::try_from(self.allowed.as_millis()).unwrap_or(u64::MAX);
+        let allowed = millis(self.allowed);
         let fresh = |source| {
             let confirmed = self.cell(source).load(Ordering::Acquire);
             confirmed != 0 && now.saturating_sub(confirmed) <= allowed
@@ -51,7 +51,7 @@ impl Freshness {
     }
 
     fn since_epoch(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.epoch.elapsed())
     }
 
     const fn cell(&self, source: Source) -> &AtomicU64 {
@@ -62,6 +62,10 @@ impl Freshness {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,15 +74,15 @@ mod tests {
     async fn both_feeds_must_have_been_confirmed_within_the_time_allowed() {
         let freshness = Freshness::new(Duration::from_secs(5));
         assert_eq!(freshness.check(), Err(Stale));
-        freshness.confirm(Source::Catalog);
+        freshness.confirm(Source::Catalog, Instant::now());
         assert_eq!(freshness.check(), Err(Stale));
-        freshness.confirm(Source::Identity);
+        freshness.confirm(Source::Identity, Instant::now());
         assert_eq!(freshness.check(), Ok(()));
         tokio::time::advance(Duration::from_secs(4)).await;
-        freshness.confirm(Source::Identity);
+        freshness.confirm(Source::Identity, Instant::now());
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(freshness.check(), Err(Stale));
-        freshness.confirm(Source::Catalog);
+        freshness.confirm(Source::Catalog, Instant::now());
         assert_eq!(freshness.check(), Ok(()));
     }
 }

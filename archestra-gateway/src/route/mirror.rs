@@ -58,8 +58,8 @@ pub(super) struct Affected {
 
 impl Mirror {
     /// Takes over who waits for changes of tool lists.
-    pub(super) fn keep_subscribers(&mut self, before: &mut Self) {
-        self.changed = std::mem::take(&mut before.changed);
+    pub(super) fn keep_subscribers(&mut self, before: &Self) {
+        self.changed.clone_from(&before.changed);
     }
 
     /// Takes in the present state of one record; `None` when it is gone.

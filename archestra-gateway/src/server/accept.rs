@@ -13,12 +13,19 @@ use hyper_util::{
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often it is asked whether an HTTP/2 client is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(100);
 const MCP: &str = "/v1/mcp/";
 
@@ -32,12 +39,18 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).pipeline_flush(true);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(HEADER_TIMEOUT);
     let builder = Arc::new(builder);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(shared.options.max_connections));
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     loop {
+        while connections.try_join_next().is_some() {}
         let slot = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
@@ -64,6 +77,9 @@ pub(crate) async fn serve(
         let service = Service { front: front.clone(), router: router.clone(), peer };
         let builder = Arc::clone(&builder);
         connections.spawn(async move {
+            if tokio::time::timeout(HEADER_TIMEOUT, spoken(&stream)).await.is_err() {
+                return;
+            }
             // Hyper keeps the future of the request at hand in the connection, so that none is allocated per request.
             let service = service_fn(move |request| service.clone().answer(request));
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -76,15 +92,28 @@ pub(crate) async fn serve(
     drop(listener);
     // Long streams say goodbye, so that they do not hold the drain up.
     shared.stop.cancel();
-    connections.close();
     let drained = tokio::time::timeout_at(shared.drain_deadline(), async {
         graceful.shutdown().await;
-        connections.wait().await;
+        while connections.join_next().await.is_some() {}
     });
     if drained.await.is_err() {
         tracing::warn!("connections were still open when the drain timeout passed");
+        connections.shutdown().await;
     }
     Ok(())
+}
+
+/// Waits until a client has shown which protocol it speaks: until then no deadline of hyper's runs.
+async fn spoken(stream: &TcpStream) {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut head = [0; PREFACE.len()];
+    // An error, or the end of the stream, is hyper's to see.
+    while let Ok(read @ 1..) = stream.peek(&mut head).await
+        && read < PREFACE.len()
+        && PREFACE.starts_with(&head[..read])
+    {
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 /// Tool calls go straight to the front door; everything else through the router.

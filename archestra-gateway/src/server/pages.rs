@@ -10,10 +10,15 @@ use axum::{
 use http::StatusCode;
 use std::sync::Arc;
 
-/// RFC 9728: what a client must know about a consumer's endpoint before it has a token.
-pub(super) async fn resource_metadata(State(shared): State<Arc<Shared>>, Path(place): Path<String>) -> Response {
+/// RFC 9728: what a client must know about a consumer's endpoint before it has a token. The path of the resource follows
+/// the well-known part, and begins with the path of the public URL.
+pub(super) async fn resource_metadata(State(shared): State<Arc<Shared>>, Path(resource): Path<String>) -> Response {
+    let mounted = shared.options.public_url.as_ref().map_or("", |url| url.path().trim_matches('/'));
+    let resource = resource.strip_prefix(mounted).unwrap_or(&resource).trim_start_matches('/');
     let snapshot = shared.routes.load();
-    let Some(route) = snapshot.consumer(&place) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(route) = resource.strip_prefix("v1/mcp/").and_then(|place| snapshot.consumer(place)) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let metadata = serde_json::json!({
         "resource": shared.resource_url(&route.consumer.spec.slug),
         "resource_name": route.consumer.display_name(),

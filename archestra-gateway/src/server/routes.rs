@@ -42,7 +42,7 @@ pub(crate) fn router(shared: &Arc<Shared>, lifecycle: &Lifecycle) -> Router {
     let api = admin::router(state).layer(middleware::from_fn_with_state(Arc::clone(shared), enter));
     Router::new()
         .route("/v1/mcp/{consumer}", any(mcp))
-        .route("/.well-known/oauth-protected-resource/v1/mcp/{consumer}", get(pages::resource_metadata))
+        .route("/.well-known/oauth-protected-resource/{*resource}", get(pages::resource_metadata))
         .route("/install/{entry}", get(pages::install))
         .route("/health/live", get(|| async { "ok" }))
         .route("/health/ready", get(readiness))

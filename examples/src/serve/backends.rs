@@ -102,6 +102,11 @@ impl Backends {
         &self.binary
     }
 
+    /// Completes when another process with other keys has taken the database over.
+    pub(super) async fn lost(&self) {
+        self.claim.lost().await;
+    }
+
     /// Closes what the platform leaves open.
     pub(super) async fn close(self) {
         if let Err(error) = self.claim.release().await {

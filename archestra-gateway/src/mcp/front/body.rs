@@ -4,7 +4,7 @@ use super::record::CallLog;
 use crate::{
     mcp::{
         error::{ErrorKind, RpcError},
-        outcome::{BodyFormat, OutcomeScanner},
+        outcome::{BodyFormat, Outcome, OutcomeScanner},
         sse,
         version::Era,
     },
@@ -36,8 +36,10 @@ pub(super) struct Upstream {
     scanner: OutcomeScanner,
     format: BodyFormat,
     bytes: u64,
-    /// The caller's request id as JSON text, for the error that ends a stream whose upstream broke off.
+    /// The caller's request id as JSON text, for the error that takes the place of an answer that breaks off.
     id: Box<str>,
+    /// Whether an error can still be the answer: how long it is has not been said, and only blanks have been sent.
+    unsaid: bool,
     log: Option<CallLog>,
 }
 
@@ -56,7 +58,9 @@ impl McpBody {
 
     pub(super) fn upstream(body: DeadlineBody<Incoming>, format: BodyFormat, id: &str, log: CallLog) -> Self {
         let scanner = OutcomeScanner::new(format);
-        Self(Kind::Upstream(Box::new(Upstream { body, scanner, format, bytes: 0, id: id.into(), log: Some(log) })))
+        let unsaid = format == BodyFormat::Json && body.size_hint().exact().is_none();
+        let id = id.into();
+        Self(Kind::Upstream(Box::new(Upstream { body, scanner, format, bytes: 0, id, unsaid, log: Some(log) })))
     }
 
     /// Encoded events.
@@ -110,8 +114,9 @@ impl Upstream {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
                     self.scanner.push(&data);
+                    self.unsaid = self.unsaid && data.iter().all(u8::is_ascii_whitespace);
                     self.bytes += data.len() as u64;
-                    if self.body.is_end_stream() {
+                    if self.body.is_end_stream() && !self.unsaid {
                         // A client that has its content-length's worth polls no further.
                         self.finish();
                     }
@@ -123,13 +128,25 @@ impl Upstream {
                         log.finish(Recorded::Error, Some("the server broke off its answer"), self.bytes);
                     }
                     return Poll::Ready(Some(match self.format {
-                        BodyFormat::EventStream => Ok(Frame::data(self.broken_off())),
+                        BodyFormat::EventStream => Ok(Frame::data(self.last_event())),
+                        BodyFormat::Json if self.unsaid => Ok(Frame::data(self.broken_off())),
                         BodyFormat::Json => Err(io::Error::other("the server broke off its answer")),
                     }));
                 }
+                None if self.unsaid => {
+                    if let Some(log) = self.log.take() {
+                        log.finish(Recorded::Error, Some("the server's answer is empty"), self.bytes);
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(self.broken_off()))));
+                }
                 None => {
-                    self.finish();
-                    return Poll::Ready(None);
+                    let scanner = std::mem::replace(&mut self.scanner, OutcomeScanner::new(self.format));
+                    let outcome = scanner.finish();
+                    if let Some(log) = self.log.take() {
+                        log.finish_by(outcome, self.bytes);
+                    }
+                    let silent = outcome == Outcome::Missing && self.format == BodyFormat::EventStream;
+                    return Poll::Ready(silent.then(|| Ok(Frame::data(self.last_event()))));
                 }
             }
         }
@@ -147,10 +164,13 @@ impl Upstream {
             ErrorKind::Internal,
             "the server broke off its answer; whether the call took effect is not known",
         );
-        let id = crate::mcp::envelope::Id::parse(&self.id);
+        error.render(crate::mcp::envelope::Id::parse(&self.id), Era::Modern)
+    }
+
+    fn last_event(&self) -> Bytes {
         // A blank line first ends whatever event was cut off.
         let mut out = bytes::BytesMut::from(&b"\n\n"[..]);
-        out.extend_from_slice(&sse::encode_message(&error.render(id, Era::Modern), None));
+        out.extend_from_slice(&sse::encode_message(&self.broken_off(), None));
         out.freeze()
     }
 }

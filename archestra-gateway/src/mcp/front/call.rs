@@ -1,6 +1,6 @@
 //! One tool call, from its message to its upstream's answer: route, policy, credential, exchange.
 
-use super::record::CallLog;
+use super::{arguments, record::CallLog};
 use crate::{
     mcp::{
         envelope::Request,
@@ -96,9 +96,16 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
             return refuse(log, Recorded::Denied, "blocked by policy", request, caller.era, &text, &detail);
         }
     }
-    let resolved = match resolve(shared, principal, consumer, route).await {
-        Ok(resolved) => resolved,
-        Err(error) => {
+    let deadline = Instant::now() + route.timeout;
+    let resolving = tokio::time::timeout_at(deadline, resolve(shared, principal, consumer, route));
+    let resolved = match caller.cancel.run_until_cancelled(resolving).await {
+        None => return Called::Cancelled,
+        Some(Ok(Ok(resolved))) => resolved,
+        Some(outcome) => {
+            let late = CredentialError::Unavailable { reason: "the resolver took too long".to_owned() };
+            let error = outcome.map_or(late, |resolved| {
+                resolved.err().unwrap_or(CredentialError::Unavailable { reason: String::new() })
+            });
             let (text, detail) = explain(shared, &error);
             return refuse(log, Recorded::Error, &error.to_string(), request, caller.era, &text, &detail);
         }
@@ -109,6 +116,13 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         let detail = serde_json::json!({ "code": "installationUnavailable", "installation": resolved.installation });
         return refuse(log, Recorded::Error, text, request, caller.era, text, &detail);
     };
+    let forwarded = match forwarded(caller.headers, route, consumer, request) {
+        Ok(forwarded) => forwarded,
+        Err(error) => {
+            log.finish(Recorded::Error, Some("an argument cannot be sent as a header"), 0);
+            return Called::Rejected(error);
+        }
+    };
     let exchange = Exchange {
         body,
         request,
@@ -118,8 +132,8 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         principal: Some(principal),
         log_level: None,
         traceparent: caller.headers.get(meta::TRACEPARENT).cloned(),
-        forwarded: forwarded(caller.headers, route, consumer),
-        deadline: Instant::now() + route.timeout,
+        forwarded,
+        deadline,
         cancel: caller.cancel,
     };
     match shared.upstreams.call(target, exchange).await {
@@ -145,8 +159,9 @@ fn judge(
     let arguments = match (route.judges_arguments, request.params.arguments) {
         (false, _) => None,
         (true, None) => Some(serde_json::Value::Object(serde_json::Map::new())),
-        (true, Some(raw)) => Some(serde_json::from_str(raw.as_str()).map_err(|_| {
-            RpcError::new(ErrorKind::InvalidParams, "`params.arguments` cannot be read, and a policy depends on it")
+        (true, Some(raw)) => Some(arguments::unambiguous(raw.as_str()).map_err(|_| {
+            let text = "`params.arguments` cannot be read or names a key twice, and a policy depends on it";
+            RpcError::new(ErrorKind::InvalidParams, text)
         })?),
     };
     let facts = CallFacts {
@@ -203,25 +218,25 @@ fn explain(shared: &Shared, error: &CredentialError) -> (String, serde_json::Val
     }
 }
 
-/// The headers of the caller's request that go on to the server.
-fn forwarded(headers: &HeaderMap, route: &ToolRoute, consumer: &ConsumerRoute) -> HeaderMap {
+/// The headers of the caller's request that go on to the server, and those that mirror arguments (SEP-2243), which legacy
+/// callers do not send.
+fn forwarded(
+    headers: &HeaderMap,
+    route: &ToolRoute,
+    consumer: &ConsumerRoute,
+    request: &Request<'_>,
+) -> Result<HeaderMap, RpcError> {
     let mut forwarded = HeaderMap::new();
-    if let Some(params) = &route.header_params {
-        for name in params.header_names() {
-            if let Some(value) = headers.get(name)
-                && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
-            {
-                forwarded.insert(name, value.clone());
-            }
-        }
-    }
     for name in &consumer.consumer.spec.passthrough_headers {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { continue };
         for value in headers.get_all(&name) {
             forwarded.append(name.clone(), value.clone());
         }
     }
-    forwarded
+    if let Some(params) = &route.header_params {
+        params.emit(&mut forwarded, request.params.arguments)?;
+    }
+    Ok(forwarded)
 }
 
 fn refuse(

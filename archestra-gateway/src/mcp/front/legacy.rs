@@ -2,7 +2,7 @@
 
 use super::{
     McpBody, Visit,
-    answer::{Reply, empty, events, json, problem, rpc_error},
+    answer::{Reply, empty, events, json, method_not_allowed, problem, rpc_error},
     call::{Called, Caller, call},
     modern::{stale_cursor, unknown_method},
     result,
@@ -24,12 +24,15 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Messages of one answer that wait for a slow client.
 const PENDING_EVENTS: usize = 64;
+
+/// How long a client may leave its answer unread.
+const STALLED: Duration = Duration::from_secs(30);
 
 pub(super) async fn request(
     shared: &Arc<Shared>,
@@ -75,7 +78,7 @@ pub(super) fn notification(
 /// Ends a session (`DELETE`).
 pub(super) fn end_session(shared: &Shared, visit: &Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
     let Some(session) = resume(shared, visit, headers)? else {
-        return Err(problem(StatusCode::BAD_REQUEST, "name the session to end in `Mcp-Session-Id`"));
+        return Err(method_not_allowed());
     };
     shared.sessions.end(session);
     Ok(empty(StatusCode::NO_CONTENT))
@@ -152,7 +155,7 @@ async fn tools_call(
     body: &Bytes,
     request: &Request<'_>,
 ) -> Reply {
-    let cancel = CancellationToken::new();
+    let cancel = shared.kill.child_token();
     let entry = match session {
         None => None,
         Some(session) => match shared.in_flight.begin(session.id, request.id.as_str(), cancel.clone()) {
@@ -232,10 +235,12 @@ impl Detached {
                     let event = sse::encode_message(&message, None);
                     scanner.push(&event);
                     bytes += event.len() as u64;
-                    if let Some(sender) = &listener
-                        && sender.send(event).await.is_err()
-                    {
-                        listener = None;
+                    if let Some(sender) = &listener {
+                        // A client that reads nothing for so long counts as gone; the call goes on without it.
+                        let sent = tokio::time::timeout(STALLED, sender.send(event));
+                        if !matches!(self.cancel.run_until_cancelled(sent).await, Some(Ok(Ok(())))) {
+                            listener = None;
+                        }
                     }
                 }
                 match failure {

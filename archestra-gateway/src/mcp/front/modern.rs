@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     mcp::{
-        envelope::{Id, Request},
-        error::{ErrorKind, RpcError},
+        envelope::{self, Id, Message, Payload, Request},
+        error::{ErrorKind, RpcError, code},
         headers::validate_modern,
         outcome::{BodyFormat, OutcomeScanner},
         sse,
@@ -63,7 +63,7 @@ pub(super) async fn request(
             Ok(result(request.id, &page))
         }
         "server/discover" => Ok(result(request.id, discover(shared, &visit).as_bytes())),
-        "subscriptions/listen" => streams::modern(shared, visit, request),
+        "subscriptions/listen" => streams::modern(shared, &visit, request),
         method => Err(refuse(&unknown_method(method))),
     }
 }
@@ -72,8 +72,9 @@ pub(super) async fn request(
 fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
     match answer {
         Answer::Message(message) => {
+            let status = status_of(&message);
             log.finish_message(&message);
-            json(StatusCode::OK, message)
+            json(status, message)
         }
         Answer::Body { content_type, content_length, body } => {
             let streamed = content_type.as_bytes().starts_with(b"text/event-stream");
@@ -98,6 +99,19 @@ fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
                 futures::stream::unfold(relay, async |mut relay| relay.next().await.map(|event| (event, relay)));
             events(McpBody::events(stream))
         }
+    }
+}
+
+/// The HTTP status that the modern era has for a response: an error of the protocol itself shows in it.
+fn status_of(message: &[u8]) -> StatusCode {
+    let Ok(Message::Response(response)) = envelope::parse(message) else { return StatusCode::OK };
+    let Payload::Error(error) = response.payload else { return StatusCode::OK };
+    match error.code {
+        code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        code::HEADER_MISMATCH | code::MISSING_CLIENT_CAPABILITY | code::UNSUPPORTED_PROTOCOL_VERSION => {
+            StatusCode::BAD_REQUEST
+        }
+        _ => StatusCode::OK,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     mcp::{envelope::Request, sse, version::meta},
     platform::Shared,
 };
-use archestra_core::id::ConsumerId;
+use archestra_core::{id::ConsumerId, identity::TokenHash};
 use bytes::Bytes;
 use futures::Stream;
 use http::{HeaderMap, StatusCode};
@@ -25,7 +25,7 @@ const RECHECK: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A `subscriptions/listen` request: acknowledged first, then a notification for each change, then a result at our end.
-pub(super) fn modern(shared: &Arc<Shared>, visit: Visit, request: &Request<'_>) -> Result<Reply, Reply> {
+pub(super) fn modern(shared: &Arc<Shared>, visit: &Visit, request: &Request<'_>) -> Result<Reply, Reply> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Params {
@@ -55,12 +55,12 @@ pub(super) fn modern(shared: &Arc<Shared>, visit: Visit, request: &Request<'_>) 
 }
 
 /// The GET stream of a legacy session.
-pub(super) fn legacy(shared: &Arc<Shared>, visit: Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
+pub(super) fn legacy(shared: &Arc<Shared>, visit: &Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
     let accepts = headers.get_all(http::header::ACCEPT).iter();
     let accepts = accepts
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains("text/event-stream") || value.contains("*/*"));
-    if !accepts || resume(shared, &visit, headers)?.is_none() {
+    if !accepts || resume(shared, visit, headers)?.is_none() {
         return Err(super::answer::method_not_allowed());
     }
     let changed = encode("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
@@ -76,7 +76,7 @@ struct Script {
 
 struct Listener {
     shared: Arc<Shared>,
-    visit: Visit,
+    credential: TokenHash,
     consumer: ConsumerId,
     versions: watch::Receiver<u64>,
     script: Script,
@@ -86,7 +86,7 @@ struct Listener {
     _slot: OwnedSemaphorePermit,
 }
 
-fn start(shared: &Arc<Shared>, visit: Visit, script: Script) -> Result<Reply, Reply> {
+fn start(shared: &Arc<Shared>, visit: &Visit, script: Script) -> Result<Reply, Reply> {
     let Ok(slot) = Arc::clone(&shared.listeners).try_acquire_owned() else {
         return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "too many clients are listening: try again later"));
     };
@@ -95,7 +95,7 @@ fn start(shared: &Arc<Shared>, visit: Visit, script: Script) -> Result<Reply, Re
         shared: Arc::clone(shared),
         consumer: visit.consumer.consumer.id,
         versions: visit.consumer.changed.subscribe(),
-        visit,
+        credential: visit.who.credential,
         script,
         spoke: now,
         checked: now,
@@ -149,7 +149,7 @@ impl Listener {
 
     /// Whether a revoked token, a smaller scope or a removed consumer ends the stream.
     async fn still_admitted(&self) -> bool {
-        let Ok(principal) = self.shared.authenticator.principal(self.visit.who.credential).await else { return false };
+        let Ok(principal) = self.shared.authenticator.principal(self.credential).await else { return false };
         let snapshot = self.shared.routes.load();
         snapshot.consumer_by_id(self.consumer).is_some_and(|route| route.admits(&principal))
     }

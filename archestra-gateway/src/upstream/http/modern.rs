@@ -31,6 +31,9 @@ pub(in crate::upstream) async fn send(attempt: Attempt<'_>) -> Result<Answer, Se
     if exchange.caller_era == Era::Modern {
         let (mut head, body) = response.into_parts();
         let content_length = body.size_hint().exact();
+        if content_length == Some(0) {
+            return Err(UpstreamError::protocol(server, "its answer is empty").into());
+        }
         let body = DeadlineBody::new(body, http.options.limits(exchange.deadline));
         let content_type =
             head.headers.remove(CONTENT_TYPE).unwrap_or_else(|| super::HeaderValue::from_static("application/json"));
