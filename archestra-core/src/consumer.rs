@@ -98,7 +98,8 @@ pub enum ToolAssignment {
     /// People.
     #[default]
     Manual,
-    /// Labels: every tool of every entry that shares at least one `key: value` with the consumer.
+    /// Labels: every tool of every entry that shares at least one `key: value` with the consumer and that everybody who may
+    /// use the consumer sees.
     Automatic,
 }
 

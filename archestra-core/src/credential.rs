@@ -128,7 +128,8 @@ pub enum CredentialError {
         /// Who called, for the text: `user alice@example.com`.
         caller: String,
     },
-    /// The installation that the assignment names is not there, or not ready, or has no such tool.
+    /// The installation that the assignment names is not there, or not ready, or has no such tool, or belongs to a team that
+    /// the user whose consumer it is has left.
     #[error("the installation of {entry_name} that this tool is pinned to is not available")]
     PinUnavailable {
         /// The entry.

@@ -6,6 +6,8 @@
 mod process {
     pub(crate) mod fixture;
     pub(crate) mod help;
+    mod ports;
+    mod takeover;
 }
 
 use archestra_core::{
@@ -138,12 +140,12 @@ async fn a_crash_loop_is_shown_as_an_error_with_the_last_words() {
     let runtime = ProcessRuntime::start(config).await.unwrap();
     let mut work = workload(&place, "mode=crash");
     work.spec.env.push(WorkloadEnv { name: "API_KEY".to_owned(), value: EnvValue::Secret("k".to_owned()) });
-    work.secrets.insert("k".to_owned(), SecretValue::new("s3cr3t-value"));
+    work.secrets.insert("k".to_owned(), SecretValue::new(format!("{}\nlast-line", "s3cr3t-value".repeat(80))));
     runtime.apply(&work).await.unwrap();
     let status = phase(&runtime, &work.id, Phase::Error).await;
     assert_eq!(status.reason.as_deref(), Some("exited with code 3"));
     let hint = status.hint.unwrap();
-    assert!(hint.contains("cannot go on with <redacted>"), "{hint}");
+    assert!(hint.contains("cannot go on with <redacted>") && !hint.contains("last-line"), "{hint}");
     assert!(status.restarts >= 3);
     let error = runtime.connect(&work.id).await.unwrap_err();
     assert!(error.is_retryable() && error.to_string().contains("exited with code 3"), "{error}");
@@ -268,6 +270,8 @@ async fn nothing_lives_five_seconds_after_the_runtime_was_killed() {
     let began = Instant::now();
     until("the end of everything", || async { place.alive().is_empty() }).await;
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+    let record = place.directory(&workload(&place, "").id).join("run.json");
+    assert!(!record.exists(), "the supervisor left its record");
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ mod tools;
 mod users;
 
 pub use body::{Format, MAX_BODY};
-pub use problem::{Problem, ProblemBody};
+pub(crate) use caller::Recheck;
+pub use problem::{Problem, ProblemBody, Undone};
 
 use crate::lifecycle::Lifecycle;
 use archestra_core::{

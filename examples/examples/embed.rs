@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // An entry of the registry, an installation of it, and an agent that is given all its tools.
     let lifecycle = platform.lifecycle();
     let spec = serde_json::from_value(json!({ "name": "remote", "remote": { "url": url } }))?;
-    let entry = EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None };
+    let entry = EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None, saved_by_admin: true };
     let entry = lifecycle.save_entry(None, entry, Expect::Absent).await?.value.id;
     let install =
         InstallRequest { entry, owner: Owner::Organization, values: BTreeMap::new(), author: None, apply_set: None };

@@ -81,7 +81,7 @@ async fn platform(runtime: &ScriptedRuntime) -> Outcome<Platform> {
 
 async fn entry(platform: &Platform, name: &str) -> Outcome<EntryId> {
     let spec = serde_json::from_value(json!({ "name": name, "selfHosted": { "command": ["scripted"] } }))?;
-    let draft = EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None };
+    let draft = EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None, saved_by_admin: true };
     Ok(platform.lifecycle().save_entry(None, draft, Expect::Absent).await?.value.id)
 }
 

@@ -6,7 +6,7 @@ mod tests;
 use crate::{
     environment::Environment,
     failure::Failure,
-    flags::{LogFormat, MetricsListen, RuntimeChoice, SecretsChoice, Settings},
+    flags::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, SecretsChoice, Settings},
 };
 use archestra_core::identity::PlainToken;
 use archestra_gateway::upstream::dial::PrivateNetworks;
@@ -41,6 +41,7 @@ pub(crate) struct ServeConfig {
     pub(crate) call_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stale_grace: Duration,
+    pub(crate) audit_retention: Option<Duration>,
     pub(crate) quickstart: Quickstart,
     pub(crate) admin_token: Option<PlainToken>,
     pub(crate) log_format: LogFormat,
@@ -105,6 +106,7 @@ impl ServeConfig {
     ) -> Result<Self, Failure> {
         let SecretsChoice::Database = set(settings.secrets);
         let MetricsListen(metrics_listen) = set(settings.metrics_listen);
+        let AuditRetention(audit_retention) = set(settings.audit_retention);
         let listen = set(settings.listen);
         let data_dir = set(settings.data_dir);
         let runtime = runtime(set(settings.runtime), listen, environment, surroundings)?;
@@ -137,6 +139,7 @@ impl ServeConfig {
             call_timeout: set(settings.call_timeout),
             drain_timeout: set(settings.drain_timeout),
             stale_grace: set(settings.stale_grace),
+            audit_retention,
             quickstart,
             admin_token: environment.get(ADMIN_TOKEN).map(admin_token).transpose()?,
             log_format: set(settings.log_format),

@@ -7,7 +7,7 @@ mod values;
 mod tests;
 
 pub(crate) use layers::resolve;
-pub(crate) use values::{LogFormat, MetricsListen, RuntimeChoice, SecretsChoice};
+pub(crate) use values::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, SecretsChoice};
 
 use crate::environment::PREFIX;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -24,6 +24,7 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = &[
     ("call-timeout", "60s"),
     ("drain-timeout", "30s"),
     ("stale-grace", "0s"),
+    ("audit-retention", "90d"),
     ("log-format", "text"),
     ("log", "info"),
 ];
@@ -128,6 +129,9 @@ pub(crate) struct Settings {
     /// How much longer than 5s cached credentials are used while the database does not answer
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) stale_grace: Option<Duration>,
+    /// For how many days audit records are kept; 0 keeps them for ever
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) audit_retention: Option<AuditRetention>,
     /// Whether to make a gateway `demo` with two tools
     #[arg(long, value_name = "BOOL")]
     pub(crate) quickstart: Option<bool>,

@@ -100,7 +100,7 @@ fn entry(binary: &Path) -> EntryDraft {
         "selfHosted": {"command": [binary], "args": [COMMAND], "transport": "stdio"},
     });
     let spec: EntrySpec = serde_json::from_value(spec).expect("these are fields of an entry");
-    EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None }
+    EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None, saved_by_admin: true }
 }
 
 fn gateway(entry: EntryId) -> ConsumerDraft {

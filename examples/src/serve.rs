@@ -167,6 +167,7 @@ fn options(config: &ServeConfig, public_url: &Url) -> Options {
         call_timeout: config.call_timeout,
         stale_grace: config.stale_grace,
         drain_timeout: config.drain_timeout,
+        audit_retention: config.audit_retention,
         ..Options::default()
     }
 }

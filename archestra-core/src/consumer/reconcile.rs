@@ -2,7 +2,7 @@
 
 use super::{Assignment, Consumer, CredentialChoice, ToolAssignment, ToolNames};
 use crate::{
-    catalog::Entry,
+    catalog::{Entry, Scope},
     id::{AssignmentId, EntryId, ToolId},
     tool::{ExposedName, Tool, expose},
 };
@@ -44,6 +44,10 @@ impl Reconciled {
 ///
 /// A selector that names a tool beats one for `*`; of several alike the first counts. Names that were given stay; newcomers
 /// are named in the order of entry id and raw name, so that the outcome does not depend on the order of the input.
+///
+/// Labels select an entry only where everybody who may use the consumer sees the entry: one of the organization, one of
+/// teams that include all teams of the consumer, or one of the same user. An entry of teams is not given to a consumer of
+/// one user by labels, since memberships end without a word to the catalog; a selector can name it.
 #[must_use]
 pub fn reconcile(input: ReconcileInput<'_>) -> Reconciled {
     let entries: BTreeMap<EntryId, &Entry> = input.entries.iter().map(|entry| (entry.id, entry)).collect();
@@ -93,7 +97,8 @@ pub fn reconcile(input: ReconcileInput<'_>) -> Reconciled {
 fn choice(consumer: &Consumer, entry: &Entry, tool: &Tool) -> Option<CredentialChoice> {
     match consumer.spec.tool_assignment {
         ToolAssignment::Automatic => {
-            consumer.spec.labels.intersects(&entry.spec.labels).then_some(CredentialChoice::ResolveAtCallTime)
+            let matches = consumer.spec.labels.intersects(&entry.spec.labels) && covers(&entry.scope, &consumer.scope);
+            matches.then_some(CredentialChoice::ResolveAtCallTime)
         }
         ToolAssignment::Manual => {
             let of_entry = || consumer.tools.iter().filter(|selector| selector.entry == entry.id);
@@ -102,6 +107,17 @@ fn choice(consumer: &Consumer, entry: &Entry, tool: &Tool) -> Option<CredentialC
                 .or_else(|| of_entry().find(|selector| selector.selects(&tool.name)))
                 .map(|selector| selector.credential)
         }
+    }
+}
+
+/// Whether everybody of the narrower scope is sure to be in the wider one.
+fn covers(wider: &Scope, narrower: &Scope) -> bool {
+    match (wider, narrower) {
+        (Scope::Organization, _) => true,
+        (Scope::Teams(wider), Scope::Teams(narrower)) => narrower.is_subset(wider),
+        (Scope::User(one), Scope::User(other)) => one == other,
+        (Scope::Teams(_), Scope::Organization | Scope::User(_))
+        | (Scope::User(_), Scope::Organization | Scope::Teams(_)) => false,
     }
 }
 

@@ -1,7 +1,8 @@
-//! The resolution order: a pin; else personal, then teams by priority, then the organization. Never somebody else's personal one.
+//! The resolution order: a pin that still may serve; else personal, then teams by priority, then the organization. Never somebody else's personal one.
 
 use super::{CallContext, CredentialError, CredentialResolver, Explanation, ResolutionReason, Resolved, Step, plan};
 use crate::{
+    catalog::Scope,
     consumer::CredentialChoice,
     id::InstallationId,
     identity::{Caller, Principal},
@@ -41,19 +42,33 @@ fn of_owner(candidates: &[Candidate], owner: Owner) -> Option<&Candidate> {
     candidates.iter().filter(|candidate| candidate.owner == owner).min_by_key(|candidate| candidate.installation)
 }
 
-fn pinned(candidates: &[Candidate], id: InstallationId) -> Option<&Candidate> {
-    candidates.iter().find(|candidate| candidate.installation == id)
+/// The candidate that is pinned. On a consumer of one user, a team's serves only while the caller is in that team: the pin
+/// was checked when it was made, and memberships end without a word to the catalog.
+fn pinned<'a>(
+    principal: &Principal,
+    scope: &Scope,
+    candidates: &'a [Candidate],
+    id: InstallationId,
+) -> Option<&'a Candidate> {
+    let may_serve = |owner: Owner| match (owner, scope) {
+        (Owner::Team(team), Scope::User(_)) => principal.is_in(team),
+        _ => true,
+    };
+    candidates.iter().find(|candidate| candidate.installation == id && may_serve(candidate.owner))
 }
 
-/// The candidate that serves a caller, and why; `None` when there is none.
+/// The candidate that serves a caller of a consumer with this scope, and why; `None` when there is none.
 #[must_use]
 pub fn choose<'a>(
     principal: &Principal,
+    scope: &Scope,
     choice: CredentialChoice,
     candidates: &'a [Candidate],
 ) -> Option<(&'a Candidate, ResolutionReason)> {
     match choice {
-        CredentialChoice::Pinned(id) => pinned(candidates, id).map(|candidate| (candidate, ResolutionReason::Pinned)),
+        CredentialChoice::Pinned(id) => {
+            pinned(principal, scope, candidates, id).map(|candidate| (candidate, ResolutionReason::Pinned))
+        }
         CredentialChoice::ResolveAtCallTime => owners(principal)
             .find_map(|(owner, reason)| of_owner(candidates, owner).map(|candidate| (candidate, reason))),
     }
@@ -66,7 +81,7 @@ pub struct DefaultResolver;
 #[async_trait]
 impl CredentialResolver for DefaultResolver {
     async fn resolve(&self, call: &CallContext<'_>) -> Result<Resolved, CredentialError> {
-        if let Some((candidate, reason)) = choose(call.principal, call.choice, call.candidates) {
+        if let Some((candidate, reason)) = choose(call.principal, &call.consumer.scope, call.choice, call.candidates) {
             return Ok(Resolved {
                 installation: candidate.installation,
                 owner: candidate.owner,
@@ -90,14 +105,17 @@ impl CredentialResolver for DefaultResolver {
         let mut steps = Vec::new();
         let mut look = |looked_at: String, found: Option<&Candidate>| {
             let outcome = found.map_or_else(
-                || "none that is ready and has the tool".to_owned(),
+                || "none that is ready, has the tool and may serve this caller".to_owned(),
                 |candidate| format!("installation {}", candidate.installation),
             );
             steps.push(Step { looked_at, outcome });
             found.map(|candidate| candidate.installation)
         };
         let installation = match call.choice {
-            CredentialChoice::Pinned(id) => look(format!("pinned installation {id}"), pinned(call.candidates, id)),
+            CredentialChoice::Pinned(id) => {
+                let found = pinned(call.principal, &call.consumer.scope, call.candidates, id);
+                look(format!("pinned installation {id}"), found)
+            }
             CredentialChoice::ResolveAtCallTime => owners(call.principal)
                 .find_map(|(owner, _)| look(format!("installation of {owner}"), of_owner(call.candidates, owner))),
         };

@@ -28,8 +28,10 @@ mod config;
 mod hub;
 mod keeper;
 mod logs;
+mod marker;
 mod message;
 mod plan;
+mod ports;
 mod procfs;
 mod record;
 mod recover;
@@ -46,6 +48,7 @@ use self::{
     keeper::Keeper,
     logs::LogBuffer,
     plan::{Directories, Plan},
+    ports::Ports,
     slot::{Desired, Slot},
 };
 use crate::{
@@ -93,6 +96,7 @@ struct Shared {
     slots: Mutex<BTreeMap<WorkloadId, Arc<Slot>>>,
     stop: CancellationToken,
     generations: AtomicU64,
+    ports: Ports,
 }
 
 /// What putting a plan into its slot came to.
@@ -131,7 +135,8 @@ impl Shared {
 impl ProcessRuntime {
     /// Takes the state directory, and ends what an earlier runtime left running there.
     ///
-    /// What that one ran is listed as stopped until it is applied again or removed.
+    /// What that one ran is listed as stopped until it is applied again or removed. Directories without the mark of a workload
+    /// are left alone.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the supervisor or the state directory is not usable, [`Error::Conflict`] when another runtime
@@ -146,6 +151,7 @@ impl ProcessRuntime {
             slots: Mutex::default(),
             stop: CancellationToken::new(),
             generations: AtomicU64::new(0),
+            ports: Ports::default(),
         };
         for id in left_over {
             let status = Slot::left_over();

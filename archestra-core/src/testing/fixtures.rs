@@ -63,7 +63,7 @@ pub fn entry_spec(name: &str) -> EntrySpec {
     }
 }
 
-/// A remote server that everybody sees.
+/// A remote server that everybody sees, saved by an admin.
 #[must_use]
 pub fn remote_entry(name: &str) -> Entry {
     let at = now();
@@ -74,6 +74,7 @@ pub fn remote_entry(name: &str) -> Entry {
         author: None,
         secrets: None,
         apply_set: None,
+        saved_by_admin: true,
         created_at: at,
         updated_at: at,
     }

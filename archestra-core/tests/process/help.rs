@@ -1,10 +1,13 @@
 //! Places to run in, workloads, calls, and a look at what lives.
 
-use archestra_core::runtime::{
-    Connection, LogOptions, Phase, RevisionNumber, Runtime, Workload, WorkloadId, WorkloadSpec, WorkloadStatus,
-    WorkloadTransport,
-    process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
-    stdio::Channel,
+use archestra_core::{
+    id::InstallationId,
+    runtime::{
+        Connection, LogOptions, Phase, RevisionNumber, Runtime, Workload, WorkloadId, WorkloadSpec, WorkloadStatus,
+        WorkloadTransport,
+        process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
+        stdio::Channel,
+    },
 };
 use futures::StreamExt;
 use rustix::process::{Pid, Signal};
@@ -12,7 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
@@ -35,8 +38,9 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(name: &str) -> Self {
         let own = format!("process-{name}-{}", std::process::id());
-        let place =
-            Self::at(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&own), format!("mcp-{own}").parse().unwrap());
+        // A name as the platform gives them, so that it is taken over at a second start.
+        let id = WorkloadId::of_installation(InstallationId::new());
+        let place = Self::at(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(&own), id);
         let _absent = fs::remove_dir_all(&place.state);
         place
     }
@@ -55,6 +59,10 @@ impl Place {
 
     pub(crate) async fn runtime(&self) -> ProcessRuntime {
         ProcessRuntime::start(self.config()).await.unwrap()
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        &self.state
     }
 
     pub(crate) fn directory(&self, id: &WorkloadId) -> PathBuf {

@@ -27,6 +27,7 @@ use super::{
     body::Document,
     caller::{Who, audited},
     page::Params,
+    problem::Undone,
 };
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -137,9 +138,11 @@ async fn apply(
         }
         set => set,
     };
-    let document = ApplyDocument::from_value(body.0)?;
+    let read = ApplyDocument::from_value(body.0);
+    let document = read.map_err(|problem| problem.undone(Undone::Complete))?;
     let pruned = if params.prune { set.clone() } else { None };
-    let plan = plan::plan(&state, &who, document, set, pruned).await?;
+    let planned = plan::plan(&state, &who, document, set, pruned).await;
+    let plan = planned.map_err(|problem| problem.undone(Undone::Complete))?;
     let changes = plan.changes();
     if params.dry_run || !plan.writes() {
         return Ok(Json(ApplyReport { dry_run: params.dry_run, changes }));

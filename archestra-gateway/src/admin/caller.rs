@@ -14,6 +14,7 @@ use axum::{
     response::Response,
 };
 use chrono::Utc;
+use futures::future::BoxFuture;
 use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
@@ -59,6 +60,30 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
             parts.extensions.get::<Arc<Principal>>().map(Arc::clone).ok_or_else(Problem::unauthenticated)?;
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
         Ok(Self { principal, address })
+    }
+}
+
+/// Asks again who the caller of a request that has been let in is, for answers that go on for long. Among the request's
+/// extensions, beside the principal.
+#[derive(Clone)]
+pub(crate) struct Recheck(Arc<dyn Fn() -> BoxFuture<'static, Option<Arc<Principal>>> + Send + Sync>);
+
+impl Recheck {
+    /// `ask` answers `None` once the credential is no longer good, or when that cannot be found out.
+    pub(crate) fn new(ask: impl Fn() -> BoxFuture<'static, Option<Arc<Principal>>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// The same caller as they are now.
+    pub(crate) async fn ask(&self, who: &Who) -> Option<Who> {
+        let principal = (self.0)().await?;
+        Some(Who { principal, address: who.address.clone() })
+    }
+}
+
+impl std::fmt::Debug for Recheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recheck").finish_non_exhaustive()
     }
 }
 

@@ -149,7 +149,7 @@ async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Re
     may_change(&who, On::Entry, Action::Create, &scope, "creating this entry")?;
     may_host(&state, &who, &write.spec)?;
     let subject = format!("entry {}", write.spec.name);
-    let draft = EntryDraft { spec: write.spec, scope, author: who.author(), apply_set: None };
+    let draft = draft(&who, write.spec, scope);
     let lifecycle = state.lifecycle.clone();
     let change = async move { Ok(lifecycle.save_entry(None, draft, Expect::Absent).await?) };
     let found = |entry: &Versioned<Entry>| Some(format!("entry {}", entry.value.id));
@@ -191,7 +191,7 @@ async fn replace(
     may_change(&who, On::Entry, Action::Update, &scope, "giving an entry this scope")?;
     may_host(&state, &who, &write.spec)?;
     let (id, expect) = (before.value.id, before.expect());
-    let draft = EntryDraft { spec: write.spec, scope, author: who.author(), apply_set: None };
+    let draft = draft(&who, write.spec, scope);
     let lifecycle = state.lifecycle.clone();
     let change = async move { Ok(lifecycle.save_entry(Some(id), draft, expect).await?) };
     let entry = audited(&state, &who, "entry.update", format!("entry {id}"), as_asked, change).await?;
@@ -242,6 +242,12 @@ async fn fields(
 ) -> Result<Json<Listed<InstallField>>, Problem> {
     let entry = Directory::new(&state).entry(&who, &key).await?;
     Ok(Json(Listed { items: install_fields(&entry.value.spec), next_cursor: None }))
+}
+
+/// The entry that a caller wants.
+pub(crate) fn draft(who: &Who, spec: EntrySpec, scope: Scope) -> EntryDraft {
+    let saved_by_admin = who.permissions.allow(On::Entry, Action::Admin);
+    EntryDraft { spec, scope, author: who.author(), apply_set: None, saved_by_admin }
 }
 
 /// A runtime that isolates nothing runs what an entry says as our own user: only admins may say it.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::lifecycle::InstallRequest;
 use archestra_core::{
-    catalog::{CatalogStoreExt as _, Query, ReinstallReason, Scalar},
+    catalog::{CatalogStoreExt as _, Entry, Query, ReinstallReason, Scalar},
     feed::Versioned,
     identity::{Action, Resource as On},
     installation::{Installation, InstallationState},
@@ -192,6 +192,37 @@ async fn changeable(
 ) -> Result<Versioned<Installation>, Problem> {
     let installation = Directory::new(state).installation(who, key).await?;
     may_change(who, On::Installation, action, &scope_of(installation.value.owner), what)?;
+    Ok(installation)
+}
+
+/// The entry whose one workload serves this installation and all others of it.
+async fn shared(state: &AdminState, installation: &Installation) -> Result<Option<Entry>, Problem> {
+    if installation.workload != Some(WorkloadId::of_entry(installation.entry)) {
+        return Ok(None);
+    }
+    Ok(Some(state.catalog.get_one::<Entry>(installation.entry).await?.value))
+}
+
+/// The installation with this id, for a caller who may operate what runs for it: a workload that serves everybody's
+/// installations belongs to those who may change the entry.
+async fn operable(state: &AdminState, who: &Who, key: &str, what: &str) -> Result<Versioned<Installation>, Problem> {
+    let installation = changeable(state, who, key, Action::Update, what).await?;
+    if let Some(entry) = shared(state, &installation.value).await? {
+        may_change(who, On::Entry, Action::Update, &entry.scope, "operating a shared deployment")?;
+    }
+    Ok(installation)
+}
+
+/// The installation with this id, for a caller who may read what its workload wrote and ran: of a workload that serves
+/// everybody's installations, those who may change the entry or manage all installations.
+async fn readable(state: &AdminState, who: &Who, key: &str, what: &str) -> Result<Versioned<Installation>, Problem> {
+    let installation = Directory::new(state).installation(who, key).await?;
+    if who.permissions.allow(On::Installation, Action::Admin) {
+        return Ok(installation);
+    }
+    if let Some(entry) = shared(state, &installation.value).await? {
+        may_change(who, On::Entry, Action::Update, &entry.scope, what)?;
+    }
     Ok(installation)
 }
 

@@ -16,6 +16,17 @@ pub struct Problem {
     kind: &'static str,
     detail: String,
     findings: Vec<Finding>,
+    undone: Option<Undone>,
+}
+
+/// Whether what a refused request had begun has been taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Undone {
+    /// Nothing of it is left.
+    Complete,
+    /// Something is left, which `detail` names.
+    Incomplete,
 }
 
 /// The body of an error answer.
@@ -34,11 +45,22 @@ pub struct ProblemBody {
     /// Each thing to change in what was sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// For a whole document: whether anything of it is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone: Option<Undone>,
+}
+
+impl ProblemBody {
+    /// Whether `detail` says more than the findings do.
+    #[must_use]
+    pub fn says_more_than_findings(&self) -> bool {
+        self.findings.is_empty() || self.detail != summary(&self.findings)
+    }
 }
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), findings: Vec::new() }
+        Self { status, kind, detail: detail.into(), findings: Vec::new(), undone: None }
     }
 
     /// 400: what was sent cannot even be read.
@@ -107,14 +129,7 @@ impl Problem {
 
     /// 422.
     pub(crate) fn invalid(findings: Vec<Finding>) -> Self {
-        let detail = match findings.as_slice() {
-            [only] => only.to_string(),
-            many => format!(
-                "{} things must be changed first: {}",
-                many.len(),
-                many.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-            ),
-        };
+        let detail = summary(&findings);
         Self { findings, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail) }
     }
 
@@ -150,7 +165,14 @@ impl Problem {
             return self.after(parent);
         }
         let findings: Vec<_> = self.findings.into_iter().map(|finding| finding.under(parent)).collect();
-        Self { status: self.status, ..Self::invalid(findings) }
+        Self { status: self.status, undone: self.undone, ..Self::invalid(findings) }
+    }
+
+    /// The same problem, saying whether anything is left of what was begun.
+    #[must_use]
+    pub(crate) const fn undone(mut self, undone: Undone) -> Self {
+        self.undone = Some(undone);
+        self
     }
 
     /// The status of the answer.
@@ -180,7 +202,19 @@ impl Problem {
             status: self.status.as_u16(),
             detail: self.detail.clone(),
             findings: self.findings.clone(),
+            undone: self.undone,
         }
+    }
+}
+
+fn summary(findings: &[Finding]) -> String {
+    match findings {
+        [only] => only.to_string(),
+        many => format!(
+            "{} things must be changed first: {}",
+            many.len(),
+            many.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        ),
     }
 }
 

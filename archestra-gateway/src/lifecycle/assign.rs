@@ -6,10 +6,10 @@ use archestra_core::{
     catalog::{CatalogChanges, CatalogStoreExt, Entry, Kind, Labels, Query},
     consumer::{Assignment, Consumer, ReconcileInput, ToolAssignment, reconcile},
     feed::Versioned,
-    id::{AssignmentId, EntryId},
+    id::{AssignmentId, EntryId, ToolId},
     tool::Tool,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The catalog as it will be once a commit has happened: what is stored, under what the commit changes.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(super) struct Assigner<'a> {
     lifecycle: &'a Lifecycle,
     entry: Option<&'a Entry>,
     new_tools: &'a [Tool],
+    gone: BTreeSet<ToolId>,
     entries: Option<Vec<Entry>>,
     tools: BTreeMap<EntryId, Vec<Tool>>,
 }
@@ -24,12 +25,17 @@ pub(super) struct Assigner<'a> {
 impl<'a> Assigner<'a> {
     /// Over the catalog as it is.
     pub(super) fn new(lifecycle: &'a Lifecycle) -> Self {
-        Self { lifecycle, entry: None, new_tools: &[], entries: None, tools: BTreeMap::new() }
+        Self { lifecycle, entry: None, new_tools: &[], gone: BTreeSet::new(), entries: None, tools: BTreeMap::new() }
     }
 
     /// Over the catalog with this entry as it is to be, and these tools of it added.
     pub(super) fn with_entry(lifecycle: &'a Lifecycle, entry: &'a Entry, new_tools: &'a [Tool]) -> Self {
         Self { entry: Some(entry), new_tools, ..Self::new(lifecycle) }
+    }
+
+    /// The same, with these tools taken away.
+    pub(super) fn without(self, gone: BTreeSet<ToolId>) -> Self {
+        Self { gone, ..self }
     }
 
     /// What has to change for a consumer that is, or is to be, like this.
@@ -94,7 +100,8 @@ impl<'a> Assigner<'a> {
         if !self.tools.contains_key(&entry) {
             let stored = self.lifecycle.catalog().list_all::<Tool>(Query::Tools { entry: Some(entry) }).await?;
             let new = self.new_tools.iter().filter(|tool| tool.entry == entry).cloned();
-            self.tools.insert(entry, stored.into_iter().map(|tool| tool.value).chain(new).collect());
+            let kept = stored.into_iter().map(|tool| tool.value).filter(|tool| !self.gone.contains(&tool.id));
+            self.tools.insert(entry, kept.chain(new).collect());
         }
         Ok(self.tools.get(&entry).map(Vec::as_slice).unwrap_or_default())
     }

@@ -51,15 +51,6 @@ impl Lifecycle {
         self.owned(|this| async move { this.install_owned(request).await }).await
     }
 
-    /// Checks a request as [`install`](Self::install) does before it does anything.
-    ///
-    /// # Errors
-    /// As [`install`](Self::install), but for what only doing it shows.
-    pub async fn check_install(&self, request: &InstallRequest) -> Result<()> {
-        let entry = self.entry(request.entry).await?.value;
-        self.prepare_install(&entry, request).await.map(drop)
-    }
-
     async fn prepare_install(&self, entry: &Entry, request: &InstallRequest) -> Result<InstallValues> {
         supported(entry)?;
         self.check_runnable(entry)?;

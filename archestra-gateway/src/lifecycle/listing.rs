@@ -4,17 +4,18 @@ use super::{
     ATTEMPTS, Lifecycle,
     assign::Assigner,
     now, raced,
-    tools::{Listed, diff_tools, read_definitions},
+    tools::{Listed, MAX_UNLISTED, diff_tools, read_definitions},
 };
 use archestra_core::{
     Error, Result,
     catalog::{CatalogChanges, CatalogStoreExt, Entry, Query},
     feed::{Expect, Version, Versioned},
-    id::InstallationId,
+    id::{EntryId, InstallationId},
     installation::{Installation, InstallationState},
-    tool::Tool,
+    tool::{DefinitionHash, Tool},
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 impl Lifecycle {
     /// What can be used of a listing; the rest is logged.
@@ -38,12 +39,18 @@ impl Lifecycle {
         let rows = self.catalog().list_all::<Tool>(Query::Tools { entry: Some(entry.id) }).await?;
         let now = now();
         let diff = diff_tools(entry.id, listed, &rows, &installation.tools, now);
-        let assignments = if diff.create.is_empty() {
+        let gone = self.forgettable(entry.id, &rows, (installation.id, &diff.hashes)).await?;
+        let assignments = if diff.create.is_empty() && gone.is_empty() {
             CatalogChanges::new()
         } else {
-            Assigner::with_entry(self, entry, &diff.create).changes_around(entry, &entry.spec.labels).await?
+            let left = gone.iter().map(|row| row.value.id).collect();
+            let mut assigner = Assigner::with_entry(self, entry, &diff.create).without(left);
+            assigner.changes_around(entry, &entry.spec.labels).await?
         };
         let mut changes = CatalogChanges::new();
+        for row in gone {
+            changes.push_delete(row.value.id, row.expect());
+        }
         for tool in diff.create {
             changes = changes.create(tool);
         }
@@ -60,6 +67,35 @@ impl Lifecycle {
         }
         changes.extend(assignments);
         Ok(PlannedListing { installation: Versioned { version, value: installation }, changes })
+    }
+
+    /// The rows of an entry that go when there are too many that nobody lists: those that no selector names.
+    async fn forgettable<'a>(
+        &self,
+        entry: EntryId,
+        rows: &'a [Versioned<Tool>],
+        (installation, listed): (InstallationId, &BTreeMap<String, DefinitionHash>),
+    ) -> Result<Vec<&'a Versioned<Tool>>> {
+        let mut unlisted: BTreeMap<&str, _> = rows.iter().map(|row| (row.value.name.as_str(), row)).collect();
+        unlisted.retain(|name, _| !listed.contains_key(*name));
+        if unlisted.len() <= MAX_UNLISTED {
+            return Ok(Vec::new());
+        }
+        for other in self.installations_of(entry).await? {
+            if other.value.id != installation {
+                unlisted.retain(|name, _| !other.value.tools.contains_key(*name));
+            }
+        }
+        if unlisted.len() <= MAX_UNLISTED {
+            return Ok(Vec::new());
+        }
+        for consumer in self.consumers().await? {
+            for selector in consumer.value.tools.iter().filter(|selector| selector.entry == entry) {
+                unlisted.remove(selector.tool.as_str());
+            }
+        }
+        tracing::info!(%entry, tools = unlisted.len(), "forgetting tools that no server lists any more");
+        Ok(unlisted.into_values().collect())
     }
 
     /// Keeps what the server of a stored installation listed, and makes it ready; `None` when it was removed meanwhile.

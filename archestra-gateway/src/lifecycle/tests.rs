@@ -134,7 +134,7 @@ impl Rig {
 }
 
 fn draft(spec: EntrySpec) -> EntryDraft {
-    EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None }
+    EntryDraft { spec, scope: Scope::Organization, author: None, apply_set: None, saved_by_admin: true }
 }
 
 fn request(entry: &Versioned<Entry>, owner: Owner, values: &[(&str, &str)]) -> InstallRequest {

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 pub const MAX_DEFINITION: usize = 1 << 20;
 /// The most tools of one server that are kept.
 pub const MAX_TOOLS: usize = 10_000;
+/// How many tools of one entry are kept that no installation lists any more, beside those that are named by a selector.
+pub(super) const MAX_UNLISTED: usize = 1_000;
 const MAX_NAME: usize = 1024;
 
 /// A usable tool definition.
@@ -80,7 +82,8 @@ pub struct ToolDiff {
 /// Compares what one installation lists now with the rows of its entry and with what it listed `before`.
 ///
 /// A row follows an installation only when that installation's own definition changed: two installations that are served
-/// different definitions do not overwrite each other at every listing. Rows of tools that are no longer listed stay.
+/// different definitions do not overwrite each other at every listing. Rows of tools that are no longer listed stay,
+/// until there are many of them.
 #[must_use]
 pub fn diff_tools(
     entry: EntryId,

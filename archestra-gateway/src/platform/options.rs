@@ -31,6 +31,8 @@ pub struct Options {
     pub max_connections: usize,
     /// What happens when audit records come faster than they can be written.
     pub audit_overflow: Overflow,
+    /// How long audit records are kept; for ever if absent.
+    pub audit_retention: Option<Duration>,
     /// Of the lifecycle.
     pub lifecycle: LifecycleOptions,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             max_listeners: 10_000,
             max_connections: 50_000,
             audit_overflow: Overflow::Drop,
+            audit_retention: Some(Duration::from_secs(90 * 24 * 3600)),
             lifecycle: LifecycleOptions::default(),
         }
     }

@@ -3,16 +3,21 @@
 use super::Shared;
 use crate::{auth::IdentityFollower, lifecycle::Lifecycle, observe::Meters, route::Follower, upstream::Upstreams};
 use archestra_core::{
+    Error,
     catalog::{CatalogStore, CatalogStoreExt as _, Entry, Query},
     installation::Installation,
     runtime::{Runtime, WorkloadEvent, WorkloadId, WorkloadSummary},
+    state::AuditSink,
 };
+use chrono::{TimeDelta, Utc};
 use futures::StreamExt as _;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const RETRY: Duration = Duration::from_secs(1);
+/// How often audit records that are too old are removed.
+const PRUNE: Duration = Duration::from_secs(3600);
 
 /// The tasks of one platform.
 #[derive(Debug, Clone)]
@@ -44,6 +49,9 @@ impl Background {
         let (reconciler, stop) = (lifecycle.clone(), self.stop.clone());
         self.tasks.spawn(async move { reconciler.run(stop).await });
         self.own(refresh(Arc::clone(shared), lifecycle.clone()));
+        if let Some(retention) = shared.options.audit_retention {
+            self.own(prune_audit(Arc::clone(&shared.sink), retention));
+        }
         if let Some(runtime) = &shared.runtime {
             let (catalog, upstreams) = (Arc::clone(&shared.catalog), shared.upstreams.clone());
             self.own(observe(Arc::clone(runtime), catalog, upstreams, shared.meters.clone()));
@@ -79,6 +87,25 @@ async fn refresh(shared: Arc<Shared>, lifecycle: Lifecycle) {
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// Removes audit records once they are older than `retention`.
+async fn prune_audit(sink: Arc<dyn AuditSink>, retention: Duration) {
+    loop {
+        let before = TimeDelta::from_std(retention).ok().and_then(|age| Utc::now().checked_sub_signed(age));
+        // What began before there was time is nothing.
+        let Some(before) = before else { return };
+        match sink.prune(before).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, %before, "removed old audit records"),
+            Err(Error::Unsupported { .. }) => {
+                tracing::info!("the audit sink keeps its own records: the retention of audit records is not applied");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "old audit records could not be removed; trying again in an hour"),
+        }
+        tokio::time::sleep(PRUNE).await;
     }
 }
 
@@ -126,4 +153,25 @@ async fn server_name(catalog: &dyn CatalogStore, id: &WorkloadId) -> Option<Stri
     let all = catalog.list_all::<Installation>(Query::Installations { entry: None, owner: None }).await.ok()?;
     let entry = all.into_iter().find(|found| found.value.workload.as_ref() == Some(id))?.value.entry;
     Some(catalog.get_one::<Entry>(entry).await.ok()?.value.spec.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use archestra_core::{
+        state::AuditQuery,
+        testing::{MemoryAudit, fixtures},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn old_audit_records_go_and_young_ones_stay() {
+        let sink = Arc::new(MemoryAudit::new());
+        let record = |days| fixtures::audit_record("tool.call", Utc::now() - TimeDelta::days(days));
+        let (old, young) = (record(91), record(89));
+        sink.write(&[old, young.clone()]).await.unwrap();
+        let pruning = prune_audit(Arc::clone(&sink) as Arc<dyn AuditSink>, Duration::from_secs(90 * 24 * 3600));
+        tokio::time::timeout(PRUNE / 2, pruning).await.unwrap_err();
+        let left = sink.list(&AuditQuery::default()).await.unwrap().items;
+        assert_eq!(left.iter().map(|record| record.id).collect::<Vec<_>>(), [young.id]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::pages;
 use crate::{
-    admin::{self, AdminState},
+    admin::{self, AdminState, Recheck},
     auth::{AuthError, challenge},
     lifecycle::Lifecycle,
     mcp::front::Front,
@@ -100,6 +100,11 @@ async fn enter(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     let error = match entered {
         Ok(who) => {
             request.extensions_mut().insert(who.principal);
+            let (authenticator, credential) = (Arc::clone(&shared.authenticator), who.credential);
+            request.extensions_mut().insert(Recheck::new(move || {
+                let authenticator = Arc::clone(&authenticator);
+                Box::pin(async move { authenticator.principal(credential).await.ok() })
+            }));
             return next.run(request).await;
         }
         Err(AuthError::Missing) => {

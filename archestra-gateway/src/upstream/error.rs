@@ -157,7 +157,7 @@ impl UpstreamError {
             }
             Self::Refused { server, .. } => format!(
                 "the server {server} is at an address that this gateway does not dial; \
-                 an administrator can list its network in {PRIVATE_NETWORKS_SETTING}"
+                 an admin can save its entry and list its network in {PRIVATE_NETWORKS_SETTING}"
             ),
             Self::Cancelled => "the call was cancelled".to_owned(),
             Self::Credential { server, fault } => fault.client_text(server),

@@ -50,7 +50,8 @@ impl Target {
         let (key, place) = match entry.spec.server() {
             Some(Server::Remote(remote)) => {
                 let generation = entry.updated_at.timestamp_micros().cast_unsigned();
-                let place = match Endpoint::remote(&remote.url, generation) {
+                let trust = if entry.saved_by_admin { Trust::Registry } else { Trust::Installation };
+                let place = match Endpoint::remote(&remote.url, trust, generation) {
                     Ok(endpoint) => Place::Remote(Arc::new(endpoint)),
                     Err(error) => Place::Unusable(error.to_string()),
                 };
@@ -122,10 +123,10 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(super) fn remote(url: &str, generation: u64) -> Result<Self, UrlError> {
+    pub(super) fn remote(url: &str, trust: Trust, generation: u64) -> Result<Self, UrlError> {
         let uri = parse_url(url)?;
         let base = base_headers(&uri);
-        Ok(Self { uri, base, trust: Trust::Registry, generation })
+        Ok(Self { uri, base, trust, generation })
     }
 
     pub(super) fn workload(endpoint: &HttpEndpoint) -> Result<Self, String> {

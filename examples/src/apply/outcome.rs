@@ -3,7 +3,7 @@
 use super::request::Answer;
 use crate::failure::Failure;
 use archestra_gateway::admin::{
-    ProblemBody,
+    ProblemBody, Undone,
     apply::{ApplyAction, ApplyReport},
 };
 use http::StatusCode;
@@ -52,8 +52,15 @@ fn refusal(answer: &Answer) -> String {
     };
     match serde_json::from_slice::<ProblemBody>(&answer.body) {
         Ok(problem) if !problem.findings.is_empty() => {
-            let lines: Vec<String> = problem.findings.iter().map(|finding| format!("\n  {finding}")).collect();
-            format!("the document was refused, and nothing was changed:{}", lines.concat())
+            let left = match problem.undone {
+                Some(Undone::Complete) => ", and nothing was changed",
+                Some(Undone::Incomplete) => ", and something of it is left",
+                None => "",
+            };
+            let detail = problem.says_more_than_findings().then_some(&problem.detail);
+            let lines = problem.findings.iter().map(ToString::to_string).chain(detail.cloned());
+            let lines: Vec<String> = lines.map(|line| format!("\n  {line}")).collect();
+            format!("the document was refused{left}:{}", lines.concat())
         }
         Ok(problem) => format!("the server refused: {}{hint}", problem.detail),
         Err(_) => format!("the server answered {}{hint}", answer.status),
@@ -85,10 +92,27 @@ mod tests {
 
     #[test]
     fn each_finding_is_a_line_with_its_path() {
-        let body = problem("d", &json!([{"field": "entries[0].name", "reason": "is blank", "remedy": "name it"}]));
+        let finding = "entries[0].name: is blank (name it)";
+        let findings = json!([{"field": "entries[0].name", "reason": "is blank", "remedy": "name it"}]);
+        let mut body = problem(finding, &findings);
+        body["undone"] = json!("complete");
         assert_eq!(
             told(StatusCode::UNPROCESSABLE_ENTITY, &body),
-            "the document was refused, and nothing was changed:\n  entries[0].name: is blank (name it)"
+            format!("the document was refused, and nothing was changed:\n  {finding}")
+        );
+    }
+
+    #[test]
+    fn what_a_step_left_is_told_beside_its_findings() {
+        let findings = json!([{"field": "entry", "reason": "is gone", "remedy": "make it"}]);
+        let detail = "create installation a: entry: is gone (make it); undone, but for this: an entry";
+        let mut body = problem(detail, &findings);
+        let lines = format!("\n  entry: is gone (make it)\n  {detail}");
+        assert_eq!(told(StatusCode::UNPROCESSABLE_ENTITY, &body), format!("the document was refused:{lines}"));
+        body["undone"] = json!("incomplete");
+        assert_eq!(
+            told(StatusCode::UNPROCESSABLE_ENTITY, &body),
+            format!("the document was refused, and something of it is left:{lines}")
         );
     }
 

@@ -153,6 +153,7 @@ impl Settings {
             call_timeout: self.call_timeout.or(other.call_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             stale_grace: self.stale_grace.or(other.stale_grace),
+            audit_retention: self.audit_retention.or(other.audit_retention),
             quickstart: self.quickstart.or(other.quickstart),
             log_format: self.log_format.or(other.log_format),
             log: self.log.or(other.log),

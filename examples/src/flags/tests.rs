@@ -122,6 +122,20 @@ fn help_names_every_variable_and_default() {
 }
 
 #[test]
+fn audit_records_are_kept_for_days_or_for_ever() {
+    let kept = |flags: &[&str]| {
+        let set = resolve(settings(flags), &Environment::default()).unwrap();
+        set.audit_retention.unwrap().0.map(|kept| kept.as_secs() / 86_400)
+    };
+    assert_eq!(kept(&[]), Some(90));
+    assert_eq!(kept(&["--audit-retention", "7"]), Some(7));
+    assert_eq!(kept(&["--audit-retention", "0"]), None);
+    for wrong in ["-1", "1h", "36501"] {
+        assert!(parse(["archestra", &format!("--audit-retention={wrong}")]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn commands_are_told_apart() {
     assert!(matches!(parse(["archestra", "serve", "--listen", "127.0.0.1:1"]).unwrap(), Command::Serve(_)));
     assert!(

@@ -86,6 +86,26 @@ impl FromStr for MetricsListen {
     }
 }
 
+/// How long audit records are kept, if not for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AuditRetention(pub(crate) Option<Duration>);
+
+impl FromStr for AuditRetention {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_suffix('d').unwrap_or(text).parse::<u32>() {
+            Ok(0) => Ok(Self(None)),
+            Ok(days) if days <= MOST_DAYS => Ok(Self(Some(DAY * days))),
+            Ok(_) => Err(format!("at most {MOST_DAYS} days, or 0 for ever")),
+            Err(_) => Err("use a number of days, as in `90` or `90d`, or 0 for ever".to_owned()),
+        }
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MOST_DAYS: u32 = 36_500;
+
 /// An address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "use an IP address with a port, as in `127.0.0.1:9000` or `[::]:9000`".to_owned())

@@ -20,10 +20,18 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 /// What local servers inherit of our environment.
 const INHERITED: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
+
+/// How many secrets are sealed anew at once.
+const RESEAL_STEP: u64 = 50;
+/// The pause between, in which others write.
+const RESEAL_PAUSE: Duration = Duration::from_millis(100);
+const RESEAL_RETRY: Duration = Duration::from_secs(300);
 
 /// All of them, open.
 #[derive(Debug)]
@@ -34,6 +42,7 @@ pub(super) struct Backends {
     claim: RingClaim,
     runtime: Option<Arc<ProcessRuntime>>,
     binary: PathBuf,
+    resealing: AbortOnDropHandle<()>,
 }
 
 impl Backends {
@@ -64,7 +73,8 @@ impl Backends {
             RuntimeKind::Process => Some(start_runtime(data_dir, &binary, environment).await?),
             RuntimeKind::None => None,
         };
-        Ok(Self { store, secrets, ring, claim, runtime, binary })
+        let resealing = AbortOnDropHandle::new(tokio::spawn(reseal(Arc::clone(&secrets))));
+        Ok(Self { store, secrets, ring, claim, runtime, binary, resealing })
     }
 
     /// The platform on them.
@@ -109,10 +119,38 @@ impl Backends {
 
     /// Closes what the platform leaves open.
     pub(super) async fn close(self) {
+        self.resealing.abort();
+        // It may be interrupted at any time; what it left is done at the next start.
+        drop(self.resealing.await);
         if let Err(error) = self.claim.release().await {
             tracing::debug!(%error, "the claim of the key ring was not released; it expires by itself");
         }
         self.store.close().await;
+    }
+}
+
+/// Seals what older keys of the ring sealed under the newest one, so that the older ones can be taken out of the key file.
+async fn reseal(secrets: Arc<SqlSecrets>) {
+    let mut resealed = 0;
+    loop {
+        match secrets.reseal(RESEAL_STEP).await {
+            Ok(0) if resealed == 0 => return,
+            Ok(0) => {
+                tracing::info!(
+                    resealed,
+                    "all secrets are sealed under the newest key: older keys are no longer needed"
+                );
+                return;
+            }
+            Ok(count) => {
+                resealed += count;
+                tokio::time::sleep(RESEAL_PAUSE).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "secrets could not be sealed under the newest key; trying again later");
+                tokio::time::sleep(RESEAL_RETRY).await;
+            }
+        }
     }
 }
 
@@ -135,11 +173,35 @@ async fn start_runtime(
     environment: &Environment,
 ) -> Result<Arc<ProcessRuntime>, Failure> {
     let supervisor = SupervisorCommand { program: binary.to_owned(), args: vec![supervise::COMMAND.to_owned()] };
-    let mut config = ProcessConfig::new(data_dir.join("run"), supervisor);
+    let mut config = ProcessConfig::new(data_dir.join("workloads"), supervisor);
     config.inherit =
         INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), environment.get(name)?.to_owned()))).collect();
     let runtime = ProcessRuntime::start(config)
         .await
         .map_err(|error| Failure::because("the process runtime cannot start", &error))?;
     Ok(Arc::new(runtime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use archestra_core::{secret::Expect, testing::fixtures};
+
+    #[tokio::test]
+    async fn a_start_with_a_newer_key_seals_everything_under_it() {
+        let directory = std::env::temp_dir().join(format!("archestra-reseal-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let store = open_store(&Database { path: directory.join("archestra.db") }).await.unwrap();
+        let (old, new) = (KeyRing::generate().unwrap(), KeyRing::generate().unwrap());
+        let both = Arc::new(KeyRing::parse(&format!("{}{}", *new.to_text(), *old.to_text())).unwrap());
+        let before = SqlSecrets::new(&store, Arc::new(old));
+        for n in 0..RESEAL_STEP + 1 {
+            let reference = fixtures::secret_ref(&format!("entry/{n}"));
+            before.put(&reference, &fixtures::bundle(&[("k", "v")]), Expect::Any).await.unwrap();
+        }
+        reseal(Arc::new(SqlSecrets::new(&store, both))).await;
+        SqlSecrets::new(&store, Arc::new(new)).verify_ring().await.unwrap();
+        store.close().await;
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

@@ -6,7 +6,7 @@ use super::{ReconcileInput, Reconciled, reconcile};
 use crate::{
     catalog::{Entry, Scope},
     consumer::{Assignment, Consumer, ConsumerKind, CredentialChoice, ToolSelector},
-    id::{ConsumerId, EntryId, InstallationId, ToolId},
+    id::{ConsumerId, EntryId, InstallationId, TeamId, ToolId, UserId},
     tool::{DefinitionHash, Tool},
 };
 use chrono::DateTime;
@@ -31,6 +31,7 @@ fn entry(n: usize, labels: Value) -> Entry {
         author: None,
         secrets: None,
         apply_set: None,
+        saved_by_admin: false,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
     }
@@ -190,6 +191,37 @@ fn another_credential_keeps_id_and_name() {
     );
     let second = run(&pinned, &entries, &tools, &first);
     assert_eq!(second, [Assignment { credential: pin, ..first[0].clone() }]);
+}
+
+#[test]
+fn labels_select_only_what_everybody_who_may_use_the_consumer_sees() {
+    let [a, b] = [1, 2].map(|n| TeamId::from_uuid(Uuid::from_u128(n)));
+    let [alice, bob] = [3, 4].map(|n| UserId::from_uuid(Uuid::from_u128(n)));
+    let scopes = [
+        Scope::Organization,
+        Scope::Teams([a].into()),
+        Scope::Teams([b].into()),
+        Scope::Teams([a, b].into()),
+        Scope::User(alice),
+        Scope::User(bob),
+    ];
+    let mut entries = [0, 1, 2, 3, 4, 5].map(|n| entry(n, json!({"d": "finance"})));
+    let tools = [0, 1, 2, 3, 4, 5].map(|n| tool(n, 0));
+    for (entry, scope) in entries.iter_mut().zip(&scopes) {
+        entry.scope = scope.clone();
+    }
+    for (scope, seen) in scopes.iter().zip([&[0][..], &[0, 1, 3], &[0, 2, 3], &[0, 3], &[0, 4], &[0, 5]]) {
+        let wide = Consumer { scope: Scope::Organization, ..automatic(json!({"d": "finance"})) };
+        let consumer = Consumer { scope: scope.clone(), ..wide };
+        let given = run(&consumer, &entries, &tools, &[]);
+        let given_tools: BTreeSet<_> = given.iter().map(|one| one.tool).collect();
+        assert_eq!(given_tools, seen.iter().map(|n| tools[*n].id).collect(), "{scope:?}");
+        let mut narrowed = entries.clone();
+        narrowed.iter_mut().for_each(|entry| entry.scope = Scope::User(UserId::new()));
+        assert!(run(&consumer, &narrowed, &tools, &given).is_empty(), "what is seen no longer is taken away");
+    }
+    let named = Consumer { scope: Scope::User(alice), ..consumer(json!({"slug": "g"}), all_of(&entries[1..2])) };
+    assert_eq!(run(&named, &entries, &tools, &[]).len(), 1, "people may name what labels may not select");
 }
 
 #[test]

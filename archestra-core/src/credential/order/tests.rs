@@ -47,6 +47,7 @@ fn entry() -> Entry {
         author: None,
         secrets: None,
         apply_set: None,
+        saved_by_admin: false,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,
     }
@@ -129,7 +130,7 @@ fn model(
 proptest! {
     #[test]
     fn the_order_is_that_of_the_model(principal in any_principal(), choice in any_choice(), candidates in any_candidates()) {
-        let chosen = choose(&principal, choice, &candidates).map(|(candidate, reason)| (candidate.installation, reason));
+        let chosen = choose(&principal, &Scope::Organization, choice, &candidates).map(|(candidate, reason)| (candidate.installation, reason));
         prop_assert_eq!(chosen, model(&principal, choice, &candidates));
     }
 
@@ -138,13 +139,13 @@ proptest! {
         let mut reversed = candidates.clone();
         reversed.reverse();
         let choice = CredentialChoice::ResolveAtCallTime;
-        let id = |candidates: &[Candidate]| choose(&principal, choice, candidates).map(|(candidate, reason)| (candidate.installation, reason));
+        let id = |candidates: &[Candidate]| choose(&principal, &Scope::Organization, choice, candidates).map(|(candidate, reason)| (candidate.installation, reason));
         prop_assert_eq!(id(&candidates), id(&reversed));
     }
 
     #[test]
     fn nobody_is_given_what_is_somebody_elses(principal in any_principal(), choice in any_choice(), candidates in any_candidates()) {
-        if let Some((candidate, reason)) = choose(&principal, choice, &candidates) {
+        if let Some((candidate, reason)) = choose(&principal, &Scope::Organization, choice, &candidates) {
             prop_assert_eq!(matches!(choice, CredentialChoice::Pinned(_)), reason == ResolutionReason::Pinned);
             if reason != ResolutionReason::Pinned {
                 match candidate.owner {
@@ -187,7 +188,9 @@ fn the_own_installation_comes_before_the_teams_and_those_before_the_organization
             .map(|(n, owner)| Candidate { installation: installation(n as u128), owner, secrets: None })
             .collect();
     let mut order = Vec::new();
-    while let Some((candidate, reason)) = choose(&alice, CredentialChoice::ResolveAtCallTime, &candidates) {
+    while let Some((candidate, reason)) =
+        choose(&alice, &Scope::Organization, CredentialChoice::ResolveAtCallTime, &candidates)
+    {
         order.push((candidate.owner, reason));
         let id = candidate.installation;
         candidates.retain(|candidate| candidate.installation != id);
@@ -199,4 +202,25 @@ fn the_own_installation_comes_before_the_teams_and_those_before_the_organization
         (Owner::Organization, ResolutionReason::Organization),
     ];
     assert_eq!(order, expected);
+}
+
+#[test]
+fn a_pin_on_a_teams_installation_ends_with_the_membership() {
+    let candidates = [Candidate { installation: installation(1), owner: Owner::Team(team(1)), secrets: None }];
+    let choice = CredentialChoice::Pinned(installation(1));
+    let (member, former) = (principal(Caller::User(user(1)), &[team(1)]), principal(Caller::User(user(1)), &[team(2)]));
+    let resolve = |principal: &Principal, scope: Scope| {
+        let (entry, consumer) = (entry(), Consumer { scope, ..consumer() });
+        let candidates = &candidates;
+        let call = CallContext { principal, consumer: &consumer, entry: &entry, tool: "echo", choice, candidates };
+        let explained = DefaultResolver.explain(&call).now_or_never().unwrap();
+        let resolved = DefaultResolver.resolve(&call).now_or_never().unwrap();
+        assert_eq!(resolved.as_ref().ok().map(|resolved| resolved.installation), explained.installation);
+        resolved.map(|resolved| resolved.reason)
+    };
+    assert_eq!(resolve(&member, Scope::User(user(1))), Ok(ResolutionReason::Pinned));
+    assert!(matches!(resolve(&former, Scope::User(user(1))), Err(CredentialError::PinUnavailable { .. })));
+    for wide in [Scope::Organization, Scope::Teams([team(1), team(2)].into())] {
+        assert_eq!(resolve(&former, wide), Ok(ResolutionReason::Pinned), "there the pin is meant for everybody");
+    }
 }

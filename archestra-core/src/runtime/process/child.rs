@@ -114,6 +114,7 @@ impl Child {
                 .map(|(name, value)| (Cow::Borrowed(name.as_str()), Cow::Borrowed(value.expose())))
                 .collect(),
             directory: Cow::Borrowed(text_of(&launch.directory)),
+            root: Cow::Borrowed(text_of(&directories.root)),
             orphan_grace_ms: milliseconds(orphan_grace),
         };
         let pid = timeout(START_DEADLINE, child.start(&Order::Start(start))).await.map_err(|_| {
@@ -133,6 +134,11 @@ impl Child {
                 Err(io::Error::other("the supervisor ended before it had started the command; is it one?"))
             }
         }
+    }
+
+    /// The supervisor: all processes of the command descend from it.
+    pub(super) fn supervisor(&self) -> Option<i32> {
+        self.supervisor.id().map(u32::cast_signed)
     }
 
     /// Waits until the command has ended. Dropping the future loses nothing.

@@ -1,10 +1,13 @@
 //! The task that keeps one workload running: start, ready, watch, start again after a pause, end.
 
 mod attempt;
+mod redact;
 
+use self::redact::redact;
 use super::{
-    Shared,
-    plan::{Directories, Plan},
+    Shared, marker,
+    plan::Directories,
+    ports::PortLease,
     record::Record,
     server::Hints,
     slot::{Desired, Observed, Slot},
@@ -27,6 +30,7 @@ enum Order {
 /// How an attempt to run the workload came to its end.
 struct Failure {
     reason: String,
+    /// Without secrets.
     hint: Option<String>,
     /// How long the server had been answering.
     healthy_for: Duration,
@@ -44,6 +48,8 @@ pub(super) struct Keeper {
     pub(super) directories: Directories,
     /// What earlier attempts learned about the server of the present plan.
     hints: Hints,
+    /// Held as long as the plan needs one, also between attempts.
+    lease: Option<PortLease>,
     restarts: u32,
     rolled: u64,
 }
@@ -56,7 +62,7 @@ impl Keeper {
         directories: Directories,
     ) -> Self {
         let rolled = desired.borrow().roll;
-        Self { shared, slot, desired, directories, hints: Hints::default(), restarts: 0, rolled }
+        Self { shared, slot, desired, directories, hints: Hints::default(), lease: None, restarts: 0, rolled }
     }
 
     /// Runs until the workload is removed or the runtime is shut down.
@@ -71,6 +77,8 @@ impl Keeper {
                 Order::Remove => break true,
             }
         };
+        // Whoever waits for the end of this workload may want its port.
+        self.lease = None;
         if removed {
             remove_directories(&self.directories).await;
             self.slot.logs.close();
@@ -111,10 +119,9 @@ impl Keeper {
             } else {
                 Phase::Restarting
             };
-            let hint = failure.hint.map(|hint| redact(hint, &plan));
-            let reason = redact(failure.reason, &plan);
+            let reason = redact(failure.reason, plan.secrets());
             self.slot.logs.say(format!("{reason}; it is started again in {pause:?}"));
-            self.publish(WorkloadStatus::new(phase).because(reason, hint));
+            self.publish(WorkloadStatus::new(phase).because(reason, failure.hint));
             tokio::select! {
                 () = sleep(pause) => {}
                 order = self.order() => return order,
@@ -195,21 +202,16 @@ pub(super) async fn remove_left_over(shared: &Shared, slot: &Slot, directories: 
 }
 
 async fn remove_directories(directories: &Directories) {
-    match tokio::fs::remove_dir_all(&directories.root).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
+    let root = directories.root.clone();
+    let removed = tokio::task::spawn_blocking(move || {
+        marker::remove(&root).inspect_err(|_| {
             // Without the record nothing will be looked for in vain; what is left are files.
-            Record::remove(&directories.root);
-            tracing::error!(directory = %directories.root.display(), %error, "the directory of a removed workload could not be removed");
-        }
+            if marker::is_ours(&root) {
+                Record::remove(&root);
+            }
+        })
+    });
+    if let Err(error) = removed.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        tracing::error!(directory = %directories.root.display(), %error, "the directory of a removed workload could not be removed");
     }
-}
-
-/// A server may print what it was given. Its words are shown to more people than its secrets are.
-fn redact(mut text: String, plan: &Plan) -> String {
-    for secret in plan.secrets().filter(|secret| !secret.is_blank()) {
-        text = text.replace(secret.expose(), "<redacted>");
-    }
-    text
 }

@@ -33,6 +33,8 @@ pub(super) struct Start<'a> {
     pub(super) env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// The working directory.
     pub(super) directory: Cow<'a, str>,
+    /// The workload's own directory, where the record of this run is.
+    pub(super) root: Cow<'a, str>,
     /// How long everything may take to end after SIGTERM when the runtime is gone.
     pub(super) orphan_grace_ms: u64,
 }

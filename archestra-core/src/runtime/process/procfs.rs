@@ -55,6 +55,58 @@ pub(super) fn carries(pid: i32, name: &str, value: &str) -> bool {
         .any(|found| found == value.as_bytes())
 }
 
+/// To whom a port belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listener {
+    /// Nobody listens there.
+    Nobody,
+    /// To these processes and to nobody else.
+    Them,
+    /// To somebody else, or to somebody else too.
+    Other,
+    /// The system does not tell.
+    Unknown,
+}
+
+/// Who listens where a connection to this port of 127.0.0.1 arrives, in the eyes of the descendants of a process. It blocks.
+pub(super) fn listener(port: u16, root: i32) -> Listener {
+    let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return Listener::Unknown };
+    // A system without IPv6 has no such table.
+    let table6 = fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
+    let mut sockets: BTreeSet<u64> =
+        table.lines().chain(table6.lines()).filter_map(|line| listening(line, port)).collect();
+    if sockets.is_empty() {
+        return Listener::Nobody;
+    }
+    for pid in descendants(&all(), [root]) {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for target in entries.filter_map(Result::ok).filter_map(|entry| fs::read_link(entry.path()).ok()) {
+            let socket =
+                target.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(socket) = socket {
+                sockets.remove(&socket);
+            }
+        }
+    }
+    if sockets.is_empty() { Listener::Them } else { Listener::Other }
+}
+
+/// The inode of the socket in a line of `/proc/net/tcp` or `tcp6`, if it takes connections to this port of 127.0.0.1.
+fn listening(line: &str, port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let (address, found) = fields.nth(1)?.split_once(':')?;
+    if u16::from_str_radix(found, 16) != Ok(port) || fields.nth(1)? != LISTEN {
+        return None;
+    }
+    // Addresses are written as words in the machine's own order.
+    let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+    let localhost = word([127, 0, 0, 1]);
+    let mapped = format!("{:016}{}{localhost}", 0, word([0, 0, 0xFF, 0xFF]));
+    let takes = address.bytes().all(|digit| digit == b'0') || address == localhost || address == mapped;
+    takes.then(|| fields.nth(5)?.parse().ok()).flatten()
+}
+
 /// The second field is the program's name in parentheses and may itself hold blanks and parentheses.
 fn parse(pid: i32, stat: &str) -> Option<Process> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -68,7 +120,39 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Process, descendants, parse};
+    use super::{Listener, Process, descendants, listener, listening, parse};
+    use std::net::TcpListener;
+
+    #[test]
+    fn only_what_listens_for_the_port_counts() {
+        let line = |address: &str, state: &str| {
+            format!(
+                "   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000  1000        0 77 1 0"
+            )
+        };
+        let words = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
+        let (localhost, other) = (words([127, 0, 0, 1]), words([10, 0, 0, 1]));
+        assert_eq!(listening(&line(&format!("{localhost}:1F90"), "0A"), 8080), Some(77));
+        assert_eq!(listening(&line("00000000:1F90", "0A"), 8080), Some(77));
+        assert_eq!(listening(&line(&format!("{}:1F90", "0".repeat(32)), "0A"), 8080), Some(77));
+        assert_eq!(listening(&line(&format!("{localhost}:1F90"), "01"), 8080), None);
+        assert_eq!(listening(&line(&format!("{localhost}:1F91"), "0A"), 8080), None);
+        assert_eq!(listening(&line(&format!("{other}:1F90"), "0A"), 8080), None);
+        assert_eq!(listening("  sl  local_address rem_address   st", 8080), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_port_of_our_own_is_not_one_of_our_descendants() {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
+        let ours = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = ours.local_addr().unwrap().port();
+        assert_eq!(listener(port, own), Listener::Other);
+        assert_eq!(listener(port, parent), Listener::Them);
+        drop(ours);
+        assert_eq!(listener(port, own), Listener::Nobody);
+    }
 
     #[test]
     fn a_name_with_parentheses_is_no_trouble() {

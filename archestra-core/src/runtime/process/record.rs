@@ -65,6 +65,14 @@ impl Record {
         let _absent = fs::remove_file(root.join(FILE));
     }
 
+    /// Removes the file of a supervisor that has nothing left to end. Another run's file stays.
+    pub(super) fn remove_own(root: &Path) {
+        let own = Identity::of(rustix::process::getpid().as_raw_nonzero().get());
+        if own.is_some() && Self::read(root).is_some_and(|record| record.supervisor == own) {
+            Self::remove(root);
+        }
+    }
+
     /// Kills what this record names, everything that descends from it, and everything that bears the workload's mark, until
     /// nothing of it is left. Whether that came to be. It blocks.
     pub(super) fn end_all(&self, root: &Path) -> bool {
@@ -86,10 +94,10 @@ impl Record {
         let is = |process: &Process, identity: Option<Identity>| {
             identity.is_some_and(|identity| process.pid == identity.pid && process.started == identity.started)
         };
-        // A group has its leader's number as long as anybody is in it, so nobody younger than the leader can have taken it.
-        let in_group = |process: &Process| {
-            self.group.is_some_and(|group| process.group == group.pid && process.started >= group.started)
-        };
+        // Only as long as its leader is there, if but as a zombie, the number of the group cannot belong to somebody else.
+        // Without it those that are left are known by the mark.
+        let group = self.group.filter(|_| all.iter().any(|process| is(process, self.group)));
+        let in_group = |process: &Process| group.is_some_and(|group| process.group == group.pid);
         let mut victims: BTreeSet<i32> = all
             .iter()
             .filter(|process| !process.zombie && process.pid != own)
@@ -102,5 +110,44 @@ impl Record {
         victims.extend(descendants);
         victims.remove(&own);
         victims
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Identity, Record};
+    use crate::runtime::process::procfs::Process;
+    use std::path::Path;
+
+    /// No process of any machine has such a number, so none has a mark.
+    const LEADER: i32 = 2_000_000_000;
+
+    fn process(pid: i32, parent: i32, group: i32, started: u64) -> Process {
+        Process { pid, parent, group, started, zombie: false }
+    }
+
+    fn victims(all: &[Process]) -> Vec<i32> {
+        let record =
+            Record { boot: String::new(), supervisor: None, group: Some(Identity { pid: LEADER, started: 100 }) };
+        record.victims(all, Path::new("/state/mcp-1")).into_iter().collect()
+    }
+
+    #[test]
+    fn a_group_is_ended_while_its_leader_is_there() {
+        let (leader, member, outside) = (
+            process(LEADER, 1, LEADER, 100),
+            process(LEADER + 1, 1, LEADER, 101),
+            process(LEADER + 2, LEADER + 1, LEADER + 2, 102),
+        );
+        assert_eq!(victims(&[leader, member, outside]), [LEADER, LEADER + 1, LEADER + 2]);
+        let zombie = Process { zombie: true, ..leader };
+        assert_eq!(victims(&[zombie, member]), [LEADER + 1]);
+    }
+
+    #[test]
+    fn a_number_that_somebody_else_has_now_is_left_alone() {
+        let (stranger, friend) = (process(LEADER, 1, LEADER, 200), process(LEADER + 1, LEADER, LEADER, 201));
+        assert_eq!(victims(&[stranger, friend]), [0_i32; 0]);
+        assert_eq!(victims(&[friend]), [0_i32; 0]);
     }
 }

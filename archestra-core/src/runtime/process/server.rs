@@ -1,9 +1,10 @@
 //! The MCP server inside a workload's process: when it is ready, how it is reached, when it is over.
 
+use super::procfs::{self, Listener};
 use crate::runtime::{Connection, HttpEndpoint, stdio::Multiplexer};
 use std::{
-    fmt, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -18,8 +19,8 @@ pub(super) use stdio::{Hints, StdioServer};
 
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
-/// Where a local server may listen: `localhost` means the one to some and the other to others.
-const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+/// How often in a row somebody else must be seen on a port until it is believed: sockets change hands.
+const FOREIGN_PROBES: u32 = 3;
 
 /// A server in a process that runs.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(super) enum NotReady {
     Closed,
     /// What it answered is not what an MCP server answers, or it did not answer in time.
     Refused(String),
+    /// Another program listens on its port.
+    Taken(u16),
 }
 
 /// What happens to a server that is ready.
@@ -69,11 +72,10 @@ impl Server {
         match self {
             Self::Stdio(server) => server.ready().await.map(Reach::Stdio),
             Self::Http(server) => match timeout(deadline, server.ready()).await {
-                Ok(endpoint) => Ok(Reach::Http(endpoint)),
-                Err(_) => Err(NotReady::Refused(format!(
-                    "nothing listened on loopback port {} within {deadline:?}",
-                    server.port
-                ))),
+                Ok(ready) => ready.map(Reach::Http),
+                Err(_) => {
+                    Err(NotReady::Refused(format!("nothing listened on 127.0.0.1:{} within {deadline:?}", server.port)))
+                }
             },
         }
     }
@@ -124,27 +126,45 @@ pub(super) struct HttpServer {
     port: u16,
     path: String,
     generation: u64,
+    /// All processes that may be the server descend from this one.
+    supervisor: Option<i32>,
 }
 
 impl HttpServer {
-    pub(super) fn new(port: u16, path: &str, generation: u64) -> Self {
+    pub(super) fn new(port: u16, path: &str, generation: u64, supervisor: Option<i32>) -> Self {
         let slash = if path.starts_with('/') { "" } else { "/" };
-        Self { port, path: format!("{slash}{path}"), generation }
+        Self { port, path: format!("{slash}{path}"), generation, supervisor }
     }
 
-    async fn ready(&self) -> HttpEndpoint {
+    async fn ready(&self) -> Result<HttpEndpoint, NotReady> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let mut foreign = 0;
         loop {
-            for address in LOOPBACK.map(|ip| SocketAddr::new(ip, self.port)) {
-                if let Ok(Ok(_)) = timeout(PROBE_DEADLINE, TcpStream::connect(address)).await {
-                    return HttpEndpoint {
-                        url: format!("http://{address}{}", self.path),
-                        headers: Vec::new(),
-                        generation: self.generation,
-                    };
+            if let Ok(Ok(_)) = timeout(PROBE_DEADLINE, TcpStream::connect(address)).await {
+                match self.listener().await {
+                    Listener::Them | Listener::Unknown => {
+                        return Ok(HttpEndpoint {
+                            url: format!("http://{address}{}", self.path),
+                            headers: Vec::new(),
+                            generation: self.generation,
+                        });
+                    }
+                    Listener::Other => foreign += 1,
+                    Listener::Nobody => foreign = 0,
                 }
+            }
+            if foreign >= FOREIGN_PROBES {
+                return Err(NotReady::Taken(self.port));
             }
             sleep(PROBE_PAUSE).await;
         }
+    }
+
+    /// Whoever listens is sent callers' data and credentials, so it must be the server and not a program that was quicker.
+    async fn listener(&self) -> Listener {
+        let Some(supervisor) = self.supervisor else { return Listener::Nobody };
+        let port = self.port;
+        tokio::task::spawn_blocking(move || procfs::listener(port, supervisor)).await.unwrap_or(Listener::Nobody)
     }
 }
 
@@ -152,17 +172,4 @@ impl fmt::Debug for HttpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpServer").field("port", &self.port).finish_non_exhaustive()
     }
-}
-
-/// A loopback port that nobody listens on: the one that is wanted, or any. The reason and a hint, if there is none.
-pub(super) fn reserve_port(wanted: Option<u16>) -> Result<u16, (String, String)> {
-    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
-    free(wanted.unwrap_or(0)).map(|address| address.port()).map_err(|error: io::Error| match wanted {
-        Some(port) => (
-            format!("port {port} cannot be listened on: {error}"),
-            "end what uses it, or leave `port` empty and let the server listen on PORT or ${archestra.http_port}"
-                .to_owned(),
-        ),
-        None => (format!("there is no free loopback port: {error}"), "end something that uses many".to_owned()),
-    })
 }

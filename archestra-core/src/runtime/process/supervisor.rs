@@ -9,6 +9,7 @@
 use super::{
     message::{Exit, MAX_LINE, Order, Report, Start},
     procfs,
+    record::Record,
 };
 use rustix::{
     io::Errno,
@@ -23,6 +24,7 @@ use std::{
         fd::OwnedFd,
         unix::{net::UnixStream, process::CommandExt},
     },
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
@@ -62,6 +64,7 @@ pub fn run() -> io::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let root = PathBuf::from(start.root.as_ref());
     drop(start);
     drop(line);
     report(&mut control, &Report::Started { pid: child.as_raw_nonzero().get() });
@@ -73,6 +76,7 @@ pub fn run() -> io::Result<ExitCode> {
     })?;
     thread::Builder::new().stack_size(STACK).spawn(move || reap(child, &sender))?;
     Supervision { child, child_ended: false, stage: Stage::Running, orphan_grace }.run(&events, &mut control);
+    Record::remove_own(&root);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -48,6 +48,11 @@ async fn consumer(planner: &mut Planner<'_>, kind: ConsumerKind, item: ConsumerI
             Problem::finding("scope", "whose this is to be is not said, and no user asks", "add `scope`")
         })?,
     };
+    let asked = if before.is_some() { Action::Update } else { Action::Create };
+    if let Some(before) = &before {
+        may_change(who, resource(kind), asked, &before.value.scope, &format!("changing this {}", label(kind)))?;
+    }
+    may_change(who, resource(kind), asked, &scope, &format!("saving a {} with this scope", label(kind)))?;
     let ahead = ahead(planner, &item).await?;
     let action = if ahead {
         check_ahead(planner, &item).await?;
@@ -63,11 +68,6 @@ async fn consumer(planner: &mut Planner<'_>, kind: ConsumerKind, item: ConsumerI
             }
         }
     };
-    let asked = if before.is_some() { Action::Update } else { Action::Create };
-    if let Some(before) = &before {
-        may_change(who, resource(kind), asked, &before.value.scope, &format!("changing this {}", label(kind)))?;
-    }
-    may_change(who, resource(kind), asked, &scope, &format!("saving a {} with this scope", label(kind)))?;
     let slug = item.slug.clone();
     let step = Step::SaveConsumer { kind, before: before.map(Box::new), item: Box::new(item) };
     planner.line(label(kind), &slug, action, Some(step));

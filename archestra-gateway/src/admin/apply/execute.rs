@@ -6,11 +6,12 @@ use super::{
         caller::{Who, note},
         consumers::draft,
         policies,
+        problem::Undone,
         resolve::Directory,
     },
     ApplyAction,
     plan::{Plan, Step},
-    undo::{Undo, entry_bundle, installation_values},
+    undo::{Undo, entry_bundle, installation_values, written_over},
 };
 use crate::lifecycle::{Cascade, ConsumerDraft, InstallRequest};
 use archestra_core::{catalog::CatalogChanges, id::PolicyId, policy::Policy, secret::Expect};
@@ -24,11 +25,13 @@ pub(super) async fn execute(state: &AdminState, who: &Who, plan: Plan) -> Result
     let mut undo = Undo::default();
     let Err(problem) = run(state, who, plan, &mut undo).await else { return Ok(()) };
     let left = undo.all(state).await;
-    let outcome = match left.as_slice() {
-        [] => "everything that was done before it has been undone".to_owned(),
-        left => format!("what was done before it has been undone, but for this: {}", left.join("; ")),
+    let (undone, outcome) = match left.as_slice() {
+        [] => (Undone::Complete, "everything that was done before it has been undone".to_owned()),
+        left => {
+            (Undone::Incomplete, format!("what was done before it has been undone, but for this: {}", left.join("; ")))
+        }
     };
-    Err(problem.and(&outcome))
+    Err(problem.and(&outcome).undone(undone))
 }
 
 async fn run(state: &AdminState, who: &Who, plan: Plan, undo: &mut Undo) -> Result<(), Problem> {
@@ -62,12 +65,12 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
     match step {
         Step::SaveEntry { before: None, draft } => {
             let entry = state.lifecycle.save_entry(None, *draft, Expect::Absent).await?;
-            undo.entry_made(entry.value.id);
+            undo.entry_made(&entry);
         }
         Step::SaveEntry { before: Some(before), draft } => {
             let bundle = entry_bundle(state, &before.value).await?;
-            state.lifecycle.save_entry(Some(before.value.id), *draft, before.expect()).await?;
-            undo.entry_changed(before.value, bundle);
+            let saved = state.lifecycle.save_entry(Some(before.value.id), *draft, before.expect()).await?;
+            undo.entry_changed(before.value, bundle, saved.expect());
         }
         Step::Install { entry, owner, values, author } => {
             let entry = directory.known_entry(who, "entry", &entry).await?.value.id;
@@ -87,11 +90,11 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
                 None => {
                     let draft = ConsumerDraft { apply_set: set.map(str::to_owned), ..draft };
                     let consumer = state.lifecycle.save_consumer(None, draft, Expect::Absent).await?;
-                    undo.consumer_made(consumer.value.id);
+                    undo.consumer_made(&consumer);
                 }
                 Some(before) => {
-                    state.lifecycle.save_consumer(Some(before.value.id), draft, Expect::Any).await?;
-                    undo.consumer_changed(before.value);
+                    let saved = state.lifecycle.save_consumer(Some(before.value.id), draft, before.expect()).await?;
+                    undo.consumer_changed(before.value, saved.expect());
                 }
             }
         }
@@ -108,17 +111,17 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
                 Some(before) => {
                     let after = Policy { spec, ..before.value.clone() };
                     state.catalog.commit(CatalogChanges::new().put(after, before.expect())).await?;
-                    undo.policy_was(before.value);
+                    undo.policy_was(before.value, written_over(before.version));
                 }
             }
         }
         Step::DeleteConsumer(consumer) => {
-            state.lifecycle.delete_consumer(consumer.value.id, Expect::Any).await?;
+            state.lifecycle.delete_consumer(consumer.value.id, consumer.expect()).await?;
             undo.consumer_deleted(consumer.value);
         }
         Step::DeletePolicy(policy) => {
             state.catalog.commit(CatalogChanges::new().delete(policy.value.id, policy.expect())).await?;
-            undo.policy_was(policy.value);
+            undo.policy_was(policy.value, Expect::Absent);
         }
         Step::DeleteInstallation(installation) => {
             let former = installation_values(state, &installation.value).await?;
@@ -127,7 +130,7 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
         }
         Step::DeleteEntry(entry) => {
             let bundle = entry_bundle(state, &entry.value).await?;
-            state.lifecycle.delete_entry(entry.value.id, Expect::Any, Cascade::Refuse).await?;
+            state.lifecycle.delete_entry(entry.value.id, entry.expect(), Cascade::Refuse).await?;
             undo.entry_deleted(entry.value, bundle);
         }
     }

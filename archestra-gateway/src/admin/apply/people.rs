@@ -1,15 +1,16 @@
-//! The users and teams of a document: planned into one commit, and the one that takes it back.
+//! The users and teams of a document, by address and name: planned into one commit, and the one that takes it back.
 
 use super::{
     super::{Problem, access::require, caller::Who, users::may_grant},
     ApplyAction, TeamItem, UserItem,
     plan::{Planner, line},
+    undo::{FIRST, written_over},
 };
 use archestra_core::{
     Validate,
     feed::Versioned,
     id::{TeamId, UserId},
-    identity::{Action, Resource as On, RoleName, Team, User},
+    identity::{Action, IdentityLookup, IdentityStoreExt as _, Resource as On, RoleName, Team, User},
     secret::Expect,
 };
 use chrono::Utc;
@@ -25,7 +26,8 @@ pub(super) async fn users(planner: &mut Planner<'_>, items: Vec<UserItem>) -> Re
 
 async fn user(planner: &mut Planner<'_>, item: UserItem) -> Result<(), Problem> {
     let email = item.email.to_lowercase();
-    let Some(before) = planner.world.directory.find_user(&email).await? else {
+    let Some(before) = planner.state.identity.find_one::<User>(IdentityLookup::UserByEmail(email.clone())).await?
+    else {
         require(planner.who, On::User, Action::Create, "creating a user")?;
         let role = RoleName(item.role.unwrap_or_else(|| RoleName::MEMBER.to_owned()));
         may_grant(planner.state.identity.as_ref(), planner.who, &role, "role").await?;
@@ -41,7 +43,7 @@ async fn user(planner: &mut Planner<'_>, item: UserItem) -> Result<(), Problem> 
         planner.world.users.insert(user.email.clone(), user.id);
         let people = &mut planner.plan.people;
         people.lines.push(line("user", &user.email, ApplyAction::Create));
-        people.undo.push_delete(user.id, Expect::Any);
+        people.undo.push_delete(user.id, Expect::Version(FIRST));
         people.changes.push_put(user, Expect::Absent);
         return Ok(());
     };
@@ -55,7 +57,7 @@ async fn user(planner: &mut Planner<'_>, item: UserItem) -> Result<(), Problem> 
     let expect = before.expect();
     let people = &mut planner.plan.people;
     people.lines.push(line("user", &email, ApplyAction::Update));
-    people.undo.push_put(before.value, Expect::Any);
+    people.undo.push_put(before.value, written_over(before.version));
     people.changes.push_put(after, expect);
     Ok(())
 }
@@ -88,8 +90,12 @@ async fn team(planner: &mut Planner<'_>, item: TeamItem) -> Result<(), Problem> 
         }
         members = Some(ids);
     }
-    let Some(before) = planner.world.directory.find_team(&item.name).await? else {
+    let Some(before) = planner.state.identity.find_one::<Team>(IdentityLookup::TeamNamed(item.name.clone())).await?
+    else {
         require(planner.who, On::Team, Action::Create, "creating a team")?;
+        if item.name.parse::<TeamId>().is_ok() {
+            return Err(Problem::finding("name", "a team of a document is not named by id", "use its name"));
+        }
         let team = Team {
             id: TeamId::new(),
             name: item.name,
@@ -102,7 +108,7 @@ async fn team(planner: &mut Planner<'_>, item: TeamItem) -> Result<(), Problem> 
         planner.world.teams.insert(team.name.clone(), team.id);
         let people = &mut planner.plan.people;
         people.lines.push(line("team", &team.name, ApplyAction::Create));
-        people.undo.push_delete(team.id, Expect::Any);
+        people.undo.push_delete(team.id, Expect::Version(FIRST));
         people.changes.push_put(team, Expect::Absent);
         return Ok(());
     };
@@ -117,7 +123,7 @@ async fn team(planner: &mut Planner<'_>, item: TeamItem) -> Result<(), Problem> 
     let expect = before.expect();
     let people = &mut planner.plan.people;
     people.lines.push(line("team", &after.name, ApplyAction::Update));
-    people.undo.push_put(before.value, Expect::Any);
+    people.undo.push_put(before.value, written_over(before.version));
     people.changes.push_put(after, expect);
     Ok(())
 }

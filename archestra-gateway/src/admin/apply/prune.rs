@@ -192,7 +192,7 @@ async fn teams(
             continue;
         }
         planner.plan.leavers.lines.push(line("team", name, ApplyAction::Delete));
-        planner.plan.leavers.changes.push_delete(team.value.id, archestra_core::secret::Expect::Any);
+        planner.plan.leavers.changes.push_delete(team.value.id, team.expect());
     }
     Ok(())
 }
@@ -223,7 +223,7 @@ async fn users(
             continue;
         }
         planner.plan.leavers.lines.push(line("user", email, ApplyAction::Delete));
-        planner.plan.leavers.changes.push_delete(*id, archestra_core::secret::Expect::Any);
+        planner.plan.leavers.changes.push_delete(*id, user.expect());
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use super::{
     super::{
         Problem,
-        access::{default_owner, may_change, require, scope_of},
-        entries::may_host,
+        access::{default_owner, may_change, require, scope_of, sees},
+        entries::{draft, may_host},
     },
     ApplyAction, EntryItem, InstallationItem,
     plan::{Planner, Step},
@@ -43,25 +43,26 @@ async fn entry(planner: &mut Planner<'_>, item: EntryItem) -> Result<(), Problem
     }
     let scope = match (&item.scope, &before) {
         (Some(scope), _) => planner.world.scope(planner.who, scope).await?,
-        (None, Some(before)) => before.value.scope.clone(),
-        (None, None) => Scope::Organization,
+        (None, Some(before)) if sees(planner.who, On::Entry, &before.value.scope) => before.value.scope.clone(),
+        (None, _) => Scope::Organization,
     };
-    let draft = EntryDraft { spec: item.spec, scope, author: planner.who.author(), apply_set: None };
-    let preview =
-        planner.state.lifecycle.preview_entry(before.as_ref().map(|before| before.value.id), draft.clone()).await?;
-    let action = match preview {
-        Preview::Unchanged => {
-            planner.line("entry", &name, ApplyAction::Unchanged, None);
-            return Ok(());
-        }
-        Preview::Create => Action::Create,
-        Preview::Update => Action::Update,
-    };
-    if let Some(before) = &before {
-        may_change(planner.who, On::Entry, action, &before.value.scope, "changing this entry")?;
+    let draft = draft(planner.who, item.spec, scope);
+    // The comparison knows secret values: what it finds is only for those who could write them.
+    let seen = before.as_ref().filter(|before| sees(planner.who, On::Entry, &before.value.scope));
+    if let Some(before) = seen {
+        may_change(planner.who, On::Entry, Action::Update, &before.value.scope, "changing this entry")?;
     }
+    let action = if seen.is_some() { Action::Update } else { Action::Create };
     may_change(planner.who, On::Entry, action, &draft.scope, "saving an entry with this scope")?;
     may_host(planner.state, planner.who, &draft.spec)?;
+    if before.is_some() && seen.is_none() {
+        return Err(Error::already_exists("entry", &name).into());
+    }
+    let id = before.as_ref().map(|before| before.value.id);
+    if planner.state.lifecycle.preview_entry(id, draft.clone()).await? == Preview::Unchanged {
+        planner.line("entry", &name, ApplyAction::Unchanged, None);
+        return Ok(());
+    }
     let set = if before.is_none() { planner.plan.set.clone() } else { None };
     let step =
         Step::SaveEntry { before: before.map(Box::new), draft: Box::new(EntryDraft { apply_set: set, ..draft }) };
@@ -105,15 +106,19 @@ async fn installation(planner: &mut Planner<'_>, item: InstallationItem) -> Resu
     let spec = spec.ok_or_else(|| Problem::internal("a planned entry has no specification"))?;
     let given = InstallationItem::values(item.values);
     installable(planner, &spec)?;
-    let Some(present) = present else {
+    // The comparison knows secret values: what it finds is only for those who could write them.
+    let scope = scope_of(owner);
+    let seen = present.filter(|_| sees(who, On::Installation, &scope));
+    let Some(present) = seen else {
         require(who, On::Installation, Action::Create, "installing an entry")?;
-        may_change(who, On::Installation, Action::Create, &scope_of(owner), "installing an entry for this owner")?;
+        may_change(who, On::Installation, Action::Create, &scope, "installing an entry for this owner")?;
         check_values(&spec, given.clone(), &BTreeSet::new()).map_err(Problem::invalid)?;
         planner.world.installations.insert((name.clone(), owner));
         let step = Step::Install { entry: name, owner, values: given, author: who.author() };
         planner.line("installation", &place, ApplyAction::Create, Some(step));
         return Ok(());
     };
+    may_change(who, On::Installation, Action::Update, &scope, "changing this installation")?;
     let bundle = match &present.value.secrets {
         Some(reference) => planner.state.secrets.get(reference).await?.bundle,
         None => SecretBundle::new(),
@@ -122,7 +127,6 @@ async fn installation(planner: &mut Planner<'_>, item: InstallationItem) -> Resu
         planner.line("installation", &place, ApplyAction::Unchanged, None);
         return Ok(());
     }
-    may_change(who, On::Installation, Action::Update, &scope_of(owner), "changing this installation")?;
     let step = Step::Reinstall { before: Box::new(present.value), values: given };
     planner.line("installation", &place, ApplyAction::Update, Some(step));
     Ok(())

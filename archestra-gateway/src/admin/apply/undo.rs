@@ -6,7 +6,7 @@ use archestra_core::{
     Result as CoreResult,
     catalog::{CatalogChanges, CredentialModel, Entry, EntrySpec, FixedValue, PullSecret},
     consumer::{Consumer, CredentialChoice},
-    feed::Expect as FeedExpect,
+    feed::{Expect as FeedExpect, Version, Versioned},
     id::{ConsumerId, EntryId, InstallationId, PolicyId},
     identity::IdentityChanges,
     installation::Installation,
@@ -14,6 +14,9 @@ use archestra_core::{
     secret::{Expect, SecretBundle, SecretValue},
 };
 use std::collections::{BTreeMap, HashMap};
+
+/// The version of what was made and not written since.
+pub(super) const FIRST: Version = Version(1);
 
 type Values = BTreeMap<String, SecretValue>;
 
@@ -28,15 +31,15 @@ pub(super) struct Undo {
 #[derive(Debug)]
 enum Done {
     People(IdentityChanges),
-    EntryMade(EntryId),
+    EntryMade(EntryId, FeedExpect),
     EntryWas(Box<Entry>, SecretBundle, FeedExpect),
     Installed(InstallationId),
     Reinstalled(Box<Installation>, Values),
     Removed(Box<Installation>, Values),
-    ConsumerMade(ConsumerId),
+    ConsumerMade(ConsumerId, FeedExpect),
     ConsumerWas(Box<Consumer>, FeedExpect),
     PolicyMade(PolicyId),
-    PolicyWas(Box<Policy>),
+    PolicyWas(Box<Policy>, FeedExpect),
 }
 
 impl Undo {
@@ -44,16 +47,18 @@ impl Undo {
         self.done.push(Done::People(undo));
     }
 
-    pub(super) fn entry_made(&mut self, id: EntryId) {
-        self.done.push(Done::EntryMade(id));
+    pub(super) fn entry_made(&mut self, made: &Versioned<Entry>) {
+        self.done.push(Done::EntryMade(made.value.id, made.expect()));
     }
 
-    pub(super) fn entry_changed(&mut self, before: Entry, bundle: SecretBundle) {
-        self.done.push(Done::EntryWas(Box::new(before), bundle, Expect::Any));
+    /// `saved` is what the change left: what somebody has written over it since is not undone.
+    pub(super) fn entry_changed(&mut self, before: Entry, bundle: SecretBundle, saved: FeedExpect) {
+        self.done.push(Done::EntryWas(Box::new(before), bundle, saved));
     }
 
     pub(super) fn entry_deleted(&mut self, before: Entry, bundle: SecretBundle) {
         self.done.push(Done::EntryWas(Box::new(before), bundle, Expect::Absent));
+        self.consumers_followed();
     }
 
     pub(super) fn installed(&mut self, id: InstallationId) {
@@ -66,14 +71,16 @@ impl Undo {
 
     pub(super) fn removed(&mut self, before: Installation, values: Values) {
         self.done.push(Done::Removed(Box::new(before), values));
+        self.consumers_followed();
     }
 
-    pub(super) fn consumer_made(&mut self, id: ConsumerId) {
-        self.done.push(Done::ConsumerMade(id));
+    pub(super) fn consumer_made(&mut self, made: &Versioned<Consumer>) {
+        self.done.push(Done::ConsumerMade(made.value.id, made.expect()));
     }
 
-    pub(super) fn consumer_changed(&mut self, before: Consumer) {
-        self.done.push(Done::ConsumerWas(Box::new(before), Expect::Any));
+    /// `saved` is what the change left: what somebody has written over it since is not undone.
+    pub(super) fn consumer_changed(&mut self, before: Consumer, saved: FeedExpect) {
+        self.done.push(Done::ConsumerWas(Box::new(before), saved));
     }
 
     pub(super) fn consumer_deleted(&mut self, before: Consumer) {
@@ -84,8 +91,21 @@ impl Undo {
         self.done.push(Done::PolicyMade(id));
     }
 
-    pub(super) fn policy_was(&mut self, before: Policy) {
-        self.done.push(Done::PolicyWas(Box::new(before)));
+    /// `left` is what is there now: what somebody has written over it since is not undone.
+    pub(super) fn policy_was(&mut self, before: Policy, left: FeedExpect) {
+        self.done.push(Done::PolicyWas(Box::new(before), left));
+    }
+
+    /// An installation or entry that goes takes what names it out of consumers, which are at other versions then than
+    /// those that we have written.
+    fn consumers_followed(&mut self) {
+        for done in &mut self.done {
+            if let Done::ConsumerMade(_, expect) | Done::ConsumerWas(_, expect) = done
+                && matches!(expect, Expect::Version(_))
+            {
+                *expect = Expect::Any;
+            }
+        }
     }
 
     /// Takes everything back, and says what could not be.
@@ -106,11 +126,17 @@ impl Undo {
         let lifecycle = &state.lifecycle;
         match done {
             Done::People(changes) => state.identity.commit(changes).await.map(drop)?,
-            Done::EntryMade(id) => lifecycle.delete_entry(id, Expect::Any, Cascade::Installations).await?,
+            Done::EntryMade(id, expect) => lifecycle.delete_entry(id, expect, Cascade::Installations).await?,
             Done::EntryWas(entry, bundle, expect) => {
                 let (id, mut spec) = (entry.id, entry.spec);
                 fill(&mut spec, &bundle);
-                let draft = EntryDraft { spec, scope: entry.scope, author: entry.author, apply_set: entry.apply_set };
+                let draft = EntryDraft {
+                    spec,
+                    scope: entry.scope,
+                    author: entry.author,
+                    apply_set: entry.apply_set,
+                    saved_by_admin: entry.saved_by_admin,
+                };
                 lifecycle.save_entry(Some(id), draft, expect).await.map(drop)?;
             }
             Done::Installed(id) => lifecycle.remove(id).await?,
@@ -128,13 +154,13 @@ impl Undo {
                 let installation = lifecycle.install(request).await?;
                 self.again.insert(before.id, installation.value.id);
             }
-            Done::ConsumerMade(id) => lifecycle.delete_consumer(id, Expect::Any).await?,
+            Done::ConsumerMade(id, expect) => lifecycle.delete_consumer(id, expect).await?,
             Done::ConsumerWas(before, expect) => self.consumer(state, *before, expect).await?,
             Done::PolicyMade(id) => {
-                state.catalog.commit(CatalogChanges::new().delete(id, Expect::Any)).await.map(drop)?
+                state.catalog.commit(CatalogChanges::new().delete(id, Expect::Version(FIRST))).await.map(drop)?
             }
-            Done::PolicyWas(before) => {
-                state.catalog.commit(CatalogChanges::new().put(*before, Expect::Any)).await.map(drop)?
+            Done::PolicyWas(before, expect) => {
+                state.catalog.commit(CatalogChanges::new().put(*before, expect)).await.map(drop)?
             }
         }
         Ok(())
@@ -168,16 +194,21 @@ impl Done {
     const fn name(&self) -> &'static str {
         match self {
             Self::People(_) => "users and teams",
-            Self::EntryMade(_) => "a new entry",
+            Self::EntryMade(..) => "a new entry",
             Self::EntryWas(..) => "an entry",
             Self::Installed(_) => "a new installation",
             Self::Reinstalled(..) | Self::Removed(..) => "an installation",
-            Self::ConsumerMade(_) => "a new gateway or agent",
+            Self::ConsumerMade(..) => "a new gateway or agent",
             Self::ConsumerWas(..) => "a gateway or agent",
             Self::PolicyMade(_) => "a new policy",
-            Self::PolicyWas(_) => "a policy",
+            Self::PolicyWas(..) => "a policy",
         }
     }
+}
+
+/// What is there once `before` was written over, and nothing since.
+pub(super) const fn written_over(before: Version) -> FeedExpect {
+    Expect::Version(Version(before.0 + 1))
 }
 
 /// The fixed secrets of an entry.

@@ -1,21 +1,32 @@
 //! `GET /installations/{id}/logs`: what a workload wrote, as text or newline-delimited JSON, also as it comes.
 
-use super::super::{AdminState, Problem, caller::Who, page::Params, resolve::Directory};
+use super::{
+    super::{
+        AdminState, Problem,
+        caller::{Recheck, Who},
+        page::Params,
+    },
+    readable,
+};
 use archestra_core::runtime::{LogLine, LogOptions, LogSource};
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::{Path, State},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{StreamExt as _, future::Either, stream::BoxStream};
 use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::json;
-use std::convert::Infallible;
+use std::{convert::Infallible, future::pending, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 const NDJSON: &str = "application/x-ndjson";
+/// How often it is asked again whether who follows a log may still see it, and how long the answer may take.
+const RECHECK: Duration = Duration::from_secs(2);
+const WHAT: &str = "reading the logs of a shared deployment";
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -54,11 +65,12 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
 async fn read_logs(
     State(state): State<AdminState>,
     who: Who,
+    recheck: Option<Extension<Recheck>>,
     Path(key): Path<String>,
     Params(params): Params<LogParams>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let installation = Directory::new(&state).installation(&who, &key).await?;
+    let installation = readable(&state, &who, &key, WHAT).await?;
     let tail = match params.tail.as_deref() {
         None => LogOptions::default().tail,
         Some("all") => None,
@@ -70,7 +82,31 @@ async fn read_logs(
     let lines = state.lifecycle.logs(installation.value.id, options).await?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let form = if accept.contains(NDJSON) || accept.contains("application/json") { Form::Ndjson } else { Form::Text };
-    Ok(respond(&state, lines, form))
+    let revoked = if params.follow {
+        Either::Left(revoked(state.clone(), who, recheck.map(|Extension(recheck)| recheck), key))
+    } else {
+        Either::Right(pending())
+    };
+    Ok(respond(&state, lines.take_until(Box::pin(revoked)).boxed(), form))
+}
+
+/// Completes when the caller may no longer see the installation, or when that cannot be found out.
+async fn revoked(state: AdminState, mut who: Who, recheck: Option<Recheck>, key: String) {
+    loop {
+        tokio::time::sleep(RECHECK).await;
+        let asked = async {
+            let now = match &recheck {
+                Some(recheck) => recheck.ask(&who).await?,
+                None => who.clone(),
+            };
+            readable(&state, &now, &key, WHAT).await.ok()?;
+            Some(now)
+        };
+        match tokio::time::timeout(RECHECK, asked).await {
+            Ok(Some(now)) => who = now,
+            Ok(None) | Err(_) => return,
+        }
+    }
 }
 
 fn respond(state: &AdminState, lines: BoxStream<'static, archestra_core::Result<LogLine>>, form: Form) -> Response {

@@ -8,7 +8,7 @@ use super::{
         page::{Listed, Resource},
         resolve::Directory,
     },
-    InstallWrite, InstallationView, changeable, view,
+    InstallWrite, InstallationView, changeable, operable, readable, view,
 };
 use archestra_core::{
     catalog::Scalar,
@@ -98,7 +98,7 @@ async fn status(
 /// Starts what runs for it anew.
 #[utoipa::path(post, path = "/installations/{installation}/restart", tag = "installations", params(("installation" = String, Path)), responses((status = 202)))]
 async fn restart(State(state): State<AdminState>, who: Who, Path(key): Path<String>) -> Result<StatusCode, Problem> {
-    let id = changeable(&state, &who, &key, Action::Update, "restarting this installation").await?.value.id;
+    let id = operable(&state, &who, &key, "restarting this installation").await?.value.id;
     let lifecycle = state.lifecycle.clone();
     let change = async move { Ok(lifecycle.restart(id).await?) };
     audited(&state, &who, "installation.restart", format!("installation {id}"), as_asked, change).await?;
@@ -145,7 +145,7 @@ async fn update(
     who: Who,
     Path(key): Path<String>,
 ) -> Result<Resource<InstallationView>, Problem> {
-    let id = changeable(&state, &who, &key, Action::Update, "updating this installation").await?.value.id;
+    let id = operable(&state, &who, &key, "updating this installation").await?.value.id;
     let (lifecycle, author) = (state.lifecycle.clone(), who.author());
     let change = async move { Ok(lifecycle.update(id, author).await?) };
     let installation =
@@ -161,7 +161,7 @@ async fn rollback(
     Path(key): Path<String>,
     body: Document,
 ) -> Result<Resource<InstallationView>, Problem> {
-    let id = changeable(&state, &who, &key, Action::Update, "rolling this installation back").await?.value.id;
+    let id = operable(&state, &who, &key, "rolling this installation back").await?.value.id;
     let RollbackWrite { revision } = body.decode()?;
     let (lifecycle, author) = (state.lifecycle.clone(), who.author());
     let change = async move { Ok(lifecycle.rollback(id, revision, author).await?) };
@@ -177,6 +177,6 @@ async fn revisions(
     who: Who,
     Path(key): Path<String>,
 ) -> Result<Json<Listed<Revision>>, Problem> {
-    let id = Directory::new(&state).installation(&who, &key).await?.value.id;
+    let id = readable(&state, &who, &key, "reading the revisions of a shared deployment").await?.value.id;
     Ok(Json(Listed { items: state.lifecycle.revisions(id).await?, next_cursor: None }))
 }

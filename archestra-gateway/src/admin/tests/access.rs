@@ -117,3 +117,103 @@ async fn tokens_and_roles_give_nothing_that_their_maker_does_not_hold() {
     rig.post(&rig.alice, "/tokens", json!({"name": "x", "scope": {"user": "admin@example.com"}})).await.problem(422);
     rig.delete(&rig.alice, &path).await.expect(204);
 }
+
+#[tokio::test]
+async fn what_serves_everybody_is_operated_by_those_who_change_the_entry() {
+    let rig = Rig::new().await;
+    let mut entry = hosted("local");
+    entry["sharedDeployment"] = json!(true);
+    entry["selfHosted"] = json!({"command": ["server"], "transport": "streamable-http"});
+    entry["scope"] = json!({"team": "finance"});
+    rig.post(&rig.admin, "/entries", entry).await.expect(201);
+    let own = rig.post(&rig.alice, "/installations", json!({"entry": "local"})).await.expect(201);
+    let path = format!("/installations/{}", own["id"].as_str().unwrap());
+    for (operation, body) in [("restart", None), ("update", None), ("rollback", Some(json!({"revision": 1})))] {
+        let problem = rig.call(&rig.alice, "POST", &format!("{path}/{operation}"), body).await.problem(403);
+        assert!(problem.detail.contains("entry:update"), "{}", problem.detail);
+    }
+    for what in ["logs", "revisions"] {
+        let problem = rig.get(&rig.alice, &format!("{path}/{what}")).await.problem(403);
+        assert!(problem.detail.contains("entry:update"), "{}", problem.detail);
+    }
+    rig.get(&rig.alice, &format!("{path}/status")).await.expect(200);
+    rig.get(&rig.admin, &format!("{path}/revisions")).await.expect(200);
+
+    let theirs = json!({"entry": "local", "scope": {"user": "editor@example.com"}});
+    let theirs = rig.post(&rig.editor, "/installations", theirs).await.expect(201);
+    let path = format!("/installations/{}", theirs["id"].as_str().unwrap());
+    rig.get(&rig.editor, &format!("{path}/revisions")).await.expect(200);
+
+    rig.post(&rig.admin, "/entries", hosted("apart")).await.expect(201);
+    let apart = json!({"entry": "apart", "values": {"API_KEY": "k"}});
+    let apart = rig.post(&rig.alice, "/installations", apart).await.expect(201);
+    rig.get(&rig.alice, &format!("/installations/{}/revisions", apart["id"].as_str().unwrap())).await.expect(200);
+}
+
+#[tokio::test]
+async fn only_what_an_admin_saved_last_may_name_private_hosts() {
+    use archestra_core::catalog::{CatalogStoreExt as _, Lookup};
+    let rig = Rig::new().await;
+    let saved_by_admin = async || {
+        let found = rig.state.catalog.find_one::<Entry>(Lookup::EntryNamed("own".to_owned())).await.unwrap();
+        found.unwrap().value.saved_by_admin
+    };
+    let own = scoped(remote("own"), json!({"team": "finance"}));
+    let other = |n: u8| {
+        let mut other = own.clone();
+        other["description"] = json!(format!("number {n}"));
+        other
+    };
+    let document = |entry: &Value| format!("apiVersion: archestra.dev/v1\nentries: [{entry}]");
+    rig.post(&rig.editor, "/entries", own.clone()).await.expect(201);
+    assert!(!saved_by_admin().await);
+    rig.put(&rig.admin, "/entries/own", own.clone()).await.expect(200);
+    assert!(saved_by_admin().await, "an admin vouches for what is there");
+    rig.put(&rig.editor, "/entries/own", own.clone()).await.expect(200);
+    assert!(saved_by_admin().await, "and nothing was changed since");
+    rig.put(&rig.editor, "/entries/own", other(1)).await.expect(200);
+    assert!(!saved_by_admin().await);
+    rig.apply(&rig.admin, "", &document(&other(2))).await.expect(200);
+    assert!(saved_by_admin().await);
+    rig.apply(&rig.editor, "", &document(&other(3))).await.expect(200);
+    assert!(!saved_by_admin().await);
+    let claimed = rig.put(&rig.editor, "/entries/own", scoped(other(4), json!({"team": "finance"}))).await.expect(200);
+    let mut claimed = claimed.clone();
+    claimed["savedByAdmin"] = json!(true);
+    rig.put(&rig.editor, "/entries/own", claimed).await.problem(422);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_nothing_about_what_one_may_not_write() {
+    let rig = Rig::new().await;
+    let mut entry = scoped(remote("theirs"), json!({"team": "finance"}));
+    entry["credential"]["static"][0] =
+        json!({"name": "token", "header": "Authorization", "secret": true, "value": "s3cret"});
+    rig.post(&rig.admin, "/entries", entry.clone()).await.expect(201);
+    let mut prompts = scoped(remote("prompts"), json!("organization"));
+    prompts["credential"]["static"][0]["secret"] = json!(true);
+    rig.post(&rig.admin, "/entries", prompts).await.expect(201);
+    let of_team = json!({"entry": "prompts", "scope": {"team": "finance"}, "values": {"token": "s3cret"}});
+    rig.post(&rig.admin, "/installations", of_team.clone()).await.expect(201);
+    let dry = async |who: &Arc<Principal>, kind: &str, item: &Value| {
+        rig.apply(who, "dryRun=true", &format!("apiVersion: archestra.dev/v1\n{kind}: [{item}]")).await
+    };
+    let refused = async |who: &Arc<Principal>, kind: &str, right: &Value| {
+        let wrong: Value = serde_json::from_str(&right.to_string().replace("s3cret", "guess")).unwrap();
+        let (right, wrong) = (dry(who, kind, right).await, dry(who, kind, &wrong).await);
+        assert!(right.status.is_client_error(), "{}", right.text);
+        assert_eq!((right.status, right.text.replace("s3cret", "")), (wrong.status, wrong.text.replace("guess", "")));
+    };
+    refused(&rig.alice, "entries", &entry).await;
+    refused(&rig.alice, "installations", &of_team).await;
+    refused(&rig.bob, "installations", &of_team).await;
+    let report = dry(&rig.admin, "installations", &of_team).await.expect(200);
+    assert_eq!(report["changes"][0]["action"], "unchanged");
+
+    let unseen = scoped(remote("theirs"), json!("organization"));
+    let (there, absent) = (dry(&rig.bob, "entries", &unseen).await, {
+        let absent = scoped(remote("absent"), json!("organization"));
+        dry(&rig.bob, "entries", &absent).await
+    });
+    assert_eq!((there.problem(403).detail), (absent.problem(403).detail), "what one may not see does not exist");
+}

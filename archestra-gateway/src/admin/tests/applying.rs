@@ -313,3 +313,21 @@ gateways: [{slug: alice, tools: [{entry: tracker, tool: "*", credential: {instal
     }
     assert_eq!(rig.everything().await, before);
 }
+
+#[tokio::test]
+async fn users_and_teams_of_a_document_are_named_and_never_by_id() {
+    let rig = Rig::new().await;
+    rig.apply(&rig.admin, "set=s", "apiVersion: archestra.dev/v1\nteams: [{name: sales}]").await.expect(200);
+    let before = rig.everything().await;
+    let team = rig.get(&rig.admin, "/teams/sales").await.expect(200);
+    let user = rig.get(&rig.admin, "/users/bob@example.com").await.expect(200);
+    for item in [
+        format!("teams: [{{name: {}, priority: 5}}]", team["id"]),
+        format!("users: [{{email: {}, role: admin}}]", user["id"]),
+    ] {
+        let document = format!("apiVersion: archestra.dev/v1\n{item}");
+        let problem = rig.apply(&rig.admin, "set=s&prune=true", &document).await.problem(422);
+        assert_eq!(problem.findings.len(), 1, "{problem:?}");
+    }
+    assert_eq!(rig.everything().await, before);
+}

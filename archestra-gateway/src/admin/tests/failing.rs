@@ -42,6 +42,7 @@ async fn an_unreachable_server_takes_everything_back() {
         "{}",
         problem.detail
     );
+    assert_eq!(problem.undone, Some(Undone::Complete));
     assert_eq!(seen(&rig).await, before);
     let document = json!({"apiVersion": "archestra.dev/v1", "entries": [old]});
     let report = rig.post(&rig.admin, "/apply?dryRun=true", document).await.expect(200);
@@ -105,8 +106,45 @@ async fn a_store_that_is_gone_for_good_is_told() {
         if outcome.status == StatusCode::OK {
             break;
         }
-        told |= outcome.text.contains("but for this");
+        let undone = outcome.json()["undone"].clone();
+        assert_eq!(undone == "incomplete", outcome.text.contains("but for this"), "{}", outcome.text);
+        told |= undone == "incomplete";
         assert!(outcome.text.contains("undone"), "{}", outcome.text);
     }
     assert!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_changes_meanwhile_is_not_written_over() {
+    use archestra_core::{
+        catalog::{CatalogChanges, CatalogStoreExt as _, Lookup},
+        consumer::Consumer,
+    };
+    let rig = Rig::new().await;
+    rig.apply(&rig.admin, "", "apiVersion: archestra.dev/v1\ngateways: [{slug: g, scope: organization}]")
+        .await
+        .expect(200);
+    rig.records.lock().unwrap().clear();
+    rig.catalog.delay(std::time::Duration::from_millis(10));
+    let entries: String =
+        (0..20).map(|n| format!("- {{name: e{n}, remote: {{url: 'https://{n}.example.com'}}}}\n")).collect();
+    let document = format!(
+        "apiVersion: archestra.dev/v1\nentries:\n{entries}gateways: [{{slug: g, scope: organization, description: theirs}}]"
+    );
+    let meanwhile = async {
+        // Everything has been planned once the first step is done.
+        while !rig.records.lock().unwrap().iter().any(|record| record.action == "entry.create") {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let found = rig.state.catalog.find_one::<Consumer>(Lookup::ConsumerAt("g".to_owned())).await.unwrap().unwrap();
+        let expect = found.expect();
+        let mut consumer = found.value;
+        consumer.spec.description = Some("ours".to_owned());
+        rig.state.catalog.commit(CatalogChanges::new().put(consumer, expect)).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(rig.apply(&rig.admin, "", &document), meanwhile);
+    let problem = answer.problem(409);
+    assert_eq!(problem.undone, Some(Undone::Complete), "{}", problem.detail);
+    assert_eq!(rig.get(&rig.admin, "/gateways/g").await.expect(200)["description"], "ours");
+    assert_eq!(rig.get(&rig.admin, "/entries").await.expect(200)["items"], json!([]));
 }

@@ -284,3 +284,34 @@ async fn me_says_who_i_am() {
     );
     assert!(me["permissions"].as_array().unwrap().contains(&json!("entry:read")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_followed_ends_when_its_reader_is_locked_out() {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        time::Duration,
+    };
+    let rig = Rig::new().await;
+    rig.post(&rig.admin, "/entries", hosted("local")).await.expect(201);
+    let installation =
+        rig.post(&rig.admin, "/installations", json!({"entry": "local", "values": {"API_KEY": 5}})).await.expect(201);
+    let id = installation["id"].as_str().unwrap();
+    let valid = Arc::new(AtomicBool::new(true));
+    let (asked, admin) = (Arc::clone(&valid), Arc::clone(&rig.admin));
+    let recheck = Recheck::new(move || {
+        let now = asked.load(Ordering::SeqCst).then(|| Arc::clone(&admin));
+        Box::pin(async move { now })
+    });
+    let follow = Request::builder()
+        .uri(format!("/installations/{id}/logs?follow=true"))
+        .extension(Arc::clone(&rig.admin))
+        .extension(recheck)
+        .body(Body::empty())
+        .unwrap();
+    let mut stream = rig.router.clone().oneshot(follow).await.unwrap().into_body().into_data_stream();
+    let ended = async { while stream.next().await.is_some() {} };
+    tokio::pin!(ended);
+    tokio::time::timeout(Duration::from_secs(30), &mut ended).await.unwrap_err();
+    valid.store(false, Ordering::SeqCst);
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap();
+}

@@ -69,7 +69,7 @@ impl Lifecycle {
             push_delete_history(&mut following.changes, &self.history(workload).await?);
             following.ended.insert(workload.clone());
         }
-        if before.spec.labels != after.spec.labels {
+        if before.spec.labels != after.spec.labels || before.scope != after.scope {
             let assignments = Assigner::with_entry(self, after, &[]).changes_around(after, &before.spec.labels).await?;
             following.changes.extend(assignments);
         }

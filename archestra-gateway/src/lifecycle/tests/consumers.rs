@@ -119,3 +119,30 @@ async fn labels_of_a_consumer_select_in_the_same_commit() {
     rig.lifecycle.save_consumer(Some(consumer.id), consumer_draft(consumer.clone()), Expect::Any).await.unwrap();
     assert_eq!(rig.names(consumer.id).await, ["tracker__add", "tracker__echo"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn tools_that_no_server_lists_any_more_are_forgotten_when_there_are_many() {
+    let rig = Rig::new();
+    let entry = rig.save(remote("tracker")).await;
+    let many: Vec<_> = (0..tools::MAX_UNLISTED + 2).map(|n| format!("t{n}")).collect();
+    rig.discover.serve(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    let id = rig.install(&entry, Owner::Organization, &[("token", "t")]).await.unwrap().value.id;
+    let resolve = CredentialChoice::ResolveAtCallTime;
+    let mut all = fixtures::gateway("all");
+    all.tools = vec![selector(&entry, "*", resolve)];
+    let mut one = fixtures::gateway("one");
+    one.tools = vec![selector(&entry, "t5", resolve)];
+    let all = rig.save_consumer(all).await.unwrap().value.id;
+    let one = rig.save_consumer(one).await.unwrap().value.id;
+
+    rig.discover.serve(&["t0", "t1"]);
+    rig.lifecycle.refresh_tools(id).await.unwrap();
+    assert_eq!(rig.all::<Tool>().await.len(), many.len(), "so many may stay");
+    rig.discover.serve(&["t0", "new"]);
+    rig.lifecycle.refresh_tools(id).await.unwrap();
+    let mut left: Vec<_> = rig.all::<Tool>().await.into_iter().map(|tool| tool.name).collect();
+    left.sort();
+    assert_eq!(left, ["new", "t0", "t5"]);
+    assert_eq!(rig.names(all).await, ["tracker__new", "tracker__t0", "tracker__t5"]);
+    assert_eq!(rig.names(one).await, ["tracker__t5"]);
+}

@@ -126,3 +126,24 @@ async fn renaming_an_entry_rolls_and_renames_nothing() {
     assert_eq!(rig.runtime.applies(), 1);
     assert_eq!(rig.names(gateway).await, ["files__add", "files__echo"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_narrower_scope_takes_tools_from_consumers_beyond_it_in_the_same_commit() {
+    let rig = Rig::new();
+    let mut spec = remote("tracker");
+    spec.labels.insert("department", "finance");
+    let entry = rig.save(spec.clone()).await;
+    rig.install(&entry, Owner::Organization, &[("token", "t")]).await.unwrap();
+    let team = archestra_core::id::TeamId::new();
+    let everybody = rig.save_consumer(automatic("everybody", "department", "finance")).await.unwrap().value;
+    let mut narrow = automatic("narrow", "department", "finance");
+    narrow.scope = Scope::Teams([team].into());
+    let narrow = rig.save_consumer(narrow).await.unwrap().value;
+    for id in [everybody.id, narrow.id] {
+        assert_eq!(rig.names(id).await.len(), 2);
+    }
+    let draft = EntryDraft { scope: Scope::Teams([team].into()), ..draft(spec) };
+    rig.lifecycle.save_entry(Some(entry.value.id), draft, Expect::Any).await.unwrap();
+    assert!(rig.names(everybody.id).await.is_empty());
+    assert_eq!(rig.names(narrow.id).await.len(), 2);
+}

@@ -180,8 +180,8 @@ fn refusal_text(host: &str, address: IpAddr, setting: &str, why: Refusal) -> Str
             )
         }
         Refusal::Untrusted { block } => format!(
-            "{subject} is not dialled: it is a {block} address, and a URL given at installation never reaches those; \
-             an administrator can save the URL in the registry entry and list its network in {setting}"
+            "{subject} is not dialled: it is a {block} address, and only entries that a registry admin saved reach those; \
+             an admin (`entry:admin`) can save the registry entry with this URL and list its network in {setting}"
         ),
     }
 }

@@ -21,7 +21,7 @@ pub const PRIVATE_NETWORKS_SETTING: &str = "--private-networks";
 pub enum Trust {
     /// A registry admin saved the URL: the private networks the operator listed are open to it.
     Registry,
-    /// Somebody typed the URL, or a stranger's answer named it: never a private address.
+    /// Somebody else typed or saved the URL, or a stranger's answer named it: never a private address.
     Installation,
     /// The runtime itself handed the address out for a workload it started: private and loopback addresses are
     /// expected.

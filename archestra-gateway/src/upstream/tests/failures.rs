@@ -8,9 +8,11 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::peer::{Peer, json_reply, legacy, modern, reply, result};
-use super::support::{Caller, client, legacy_call, modern_call, options, remote, upstreams, upstreams_with};
+use super::support::{
+    Caller, client, entry, installation, legacy_call, modern_call, options, remote, upstreams, upstreams_with,
+};
 use crate::upstream::dial::DialPolicy;
-use crate::upstream::{UpstreamError, UpstreamOptions, UpstreamParts, Upstreams};
+use crate::upstream::{Target, UpstreamError, UpstreamOptions, UpstreamParts, Upstreams};
 
 #[tokio::test]
 async fn a_dead_port_is_unreachable_and_not_remembered_as_such() {
@@ -125,6 +127,19 @@ async fn the_dial_policy_holds_and_names_its_setting() {
     let Err(error @ UpstreamError::Refused { .. }) = outcome else { panic!("{outcome:?}") };
     assert!(error.to_string().contains("--private-networks") && error.client_text().contains("--private-networks"));
     assert!(!error.client_text().contains("127.0.0.1"));
+    assert!(peer.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_private_host_that_no_admin_saved_is_refused_though_it_is_listed() {
+    let peer = modern(|_| async { json_reply(&json!({})) }).await;
+    let mut unvouched = entry(json!({ "name": "tracker", "remote": { "url": peer.url() } }));
+    unvouched.saved_by_admin = false;
+    let installation = installation(&unvouched);
+    let target = Arc::new(Target::new(Arc::new(unvouched), Arc::new(installation)));
+    let outcome = Caller::modern(modern_call("1", "")).messages(&upstreams(), &target).await;
+    let Err(error @ UpstreamError::Refused { .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(error.to_string().contains("entry:admin") && !error.client_text().contains("127.0.0.1"), "{error}");
     assert!(peer.all().is_empty());
 }
 

@@ -1,13 +1,15 @@
 //! One attempt to run a workload, from its directories to the end of its last process.
 
-use super::{Failure, Keeper, Order};
+use super::{Failure, Keeper, Order, redact};
 use crate::runtime::{
     Phase, WorkloadStatus, WorkloadTransport,
     process::{
         child::{Child, Input, Streams},
+        marker,
         message::Exit,
         plan::{Directories, Plan},
-        server::{self, Happening, HttpServer, NotReady, Reach, Server, StdioServer},
+        ports::{NoPort, TAKEN_HINT},
+        server::{Happening, HttpServer, NotReady, Reach, Server, StdioServer},
     },
     stdio::Mode,
 };
@@ -36,6 +38,7 @@ enum Event {
     Exited(Exit),
     Closed,
     NotReady(String),
+    PortTaken(u16),
 }
 
 impl Keeper {
@@ -58,7 +61,8 @@ impl Keeper {
             (WorkloadTransport::Stdio, None) => return Err(failed("its standard input was not connected".to_owned())),
             (WorkloadTransport::StreamableHttp { path, .. }, _) => {
                 readers.spawn(Arc::clone(&logs).capture(streams.stdout));
-                Server::Http(HttpServer::new(port.unwrap_or_default(), path, self.shared.next_generation()))
+                let generation = self.shared.next_generation();
+                Server::Http(HttpServer::new(port.unwrap_or_default(), path, generation, child.supervisor()))
             }
         };
 
@@ -78,6 +82,7 @@ impl Keeper {
             Event::Order(_) => None,
             Event::Exited(exit) => Some(failed(exit.describe())),
             Event::Closed => Some(failed("closed its standard output while it went on running".to_owned())),
+            Event::PortTaken(port) => Some(failed(format!("port {port} is taken by another program"))),
             Event::NotReady(ref reason) => Some(Failure { hopeless: true, ..failed(reason.clone()) }),
         };
         match (&event, &failure) {
@@ -108,7 +113,7 @@ impl Keeper {
         };
         failure.healthy_for = ready_at.map_or(Duration::ZERO, |at| at.elapsed());
         failure.learned = died_of_probe && self.hints.try_legacy();
-        failure.hint = self.hint(&event);
+        failure.hint = self.hint(&event, plan);
         if failure.learned {
             logs.say(format!(
                 "{} when it was asked for its protocol era; it is started again as a legacy server",
@@ -118,22 +123,23 @@ impl Keeper {
         Err(failure)
     }
 
-    async fn spawn(&self, plan: &Plan) -> Result<(Child, Streams, Option<u16>), Failure> {
-        let config = &self.shared.config;
-        let make = |error: io::Error| {
-            failed(format!("its directory {} cannot be made: {error}", self.directories.root.display()))
-        };
-        prepare(&self.directories).map_err(make)?;
+    async fn spawn(&mut self, plan: &Plan) -> Result<(Child, Streams, Option<u16>), Failure> {
+        prepare(&self.directories).map_err(|error| {
+            failed(format!("its directory {} cannot be used: {error}", self.directories.root.display()))
+        })?;
         let (input, port) = match &plan.transport {
-            WorkloadTransport::Stdio => (Input::Pipe, None),
-            WorkloadTransport::StreamableHttp { port, .. } => (
-                Input::Nothing,
-                Some(
-                    server::reserve_port(*port)
-                        .map_err(|(reason, hint)| Failure { hint: Some(hint), ..failed(reason) })?,
-                ),
-            ),
+            WorkloadTransport::Stdio => {
+                self.lease = None;
+                (Input::Pipe, None)
+            }
+            WorkloadTransport::StreamableHttp { port, .. } => {
+                let port = self
+                    .port(*port)
+                    .map_err(|NoPort { reason, hint }| Failure { hint: Some(hint.to_owned()), ..failed(reason) })?;
+                (Input::Nothing, Some(port))
+            }
         };
+        let config = &self.shared.config;
         let launch = plan.launch(config, &self.directories, port);
         match Child::spawn(&config.supervisor, &self.slot.id, &launch, &self.directories, input, config.orphan_grace)
             .await
@@ -147,6 +153,20 @@ impl Keeper {
         }
     }
 
+    /// The port for this attempt: always the one that is wanted, or each time another.
+    fn port(&mut self, wanted: Option<u16>) -> Result<u16, NoPort> {
+        let held = self.lease.take_if(|lease| Some(lease.port()) == wanted);
+        self.lease = None;
+        let ports = &self.shared.ports;
+        let lease = match (held, wanted) {
+            (Some(lease), _) => lease,
+            (None, Some(port)) => ports.fixed(port)?,
+            (None, None) => ports.free()?,
+        };
+        let lease = self.lease.insert(lease);
+        lease.available().map(|()| lease.port())
+    }
+
     async fn until_ready(&mut self, child: &mut Child, server: &Server) -> Result<Reach, Event> {
         let deadline = self.shared.config.ready_timeout;
         tokio::select! {
@@ -157,6 +177,7 @@ impl Keeper {
                 Ok(reach) => Ok(reach),
                 Err(NotReady::Closed) => Err(closed(child).await),
                 Err(NotReady::Refused(reason)) => Err(Event::NotReady(reason)),
+                Err(NotReady::Taken(port)) => Err(Event::PortTaken(port)),
             },
         }
     }
@@ -179,15 +200,17 @@ impl Keeper {
     }
 
     /// What a person can do: what the ending itself says, and the server's last words.
-    fn hint(&self, event: &Event) -> Option<String> {
+    fn hint(&self, event: &Event, plan: &Plan) -> Option<String> {
         let own = match event {
             Event::Exited(exit) => exit.hint(),
             Event::Closed | Event::Order(_) => None,
+            Event::PortTaken(_) => Some(TAKEN_HINT),
             Event::NotReady(_) => {
                 Some("check that the command starts an MCP server for this transport, and see its log")
             }
         };
-        let mut words = self.slot.logs.last_words(SHOWN_LINES).join(" ⏎ ");
+        // Half a secret would not be found any more, so the text is cut afterwards.
+        let mut words = redact(self.slot.logs.last_words(SHOWN_LINES).join(" ⏎ "), plan.secrets());
         words.truncate(words.floor_char_boundary(SHOWN_BYTES));
         match (own, words.is_empty()) {
             (None, true) => None,
@@ -212,6 +235,7 @@ fn failed(reason: String) -> Failure {
 
 /// HOME stays from run to run, for caches; what is temporary does not.
 fn prepare(directories: &Directories) -> io::Result<()> {
+    marker::claim(&directories.root)?;
     match fs::remove_dir_all(&directories.tmp) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}

@@ -193,7 +193,7 @@ fn a_refusal_names_address_host_and_setting() {
     );
 
     let text = refuse("::1", Trust::Installation).to_string();
-    assert!(text.contains("at installation") && text.contains("--private-networks"), "{text}");
+    assert!(text.contains("registry admin") && text.contains("--private-networks"), "{text}");
     let text = refuse("169.254.169.254", Trust::Runtime).to_string();
     assert!(text.contains("link-local addresses never are") && text.contains("--private-networks"), "{text}");
 }
