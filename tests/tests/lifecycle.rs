@@ -188,7 +188,7 @@ async fn logs_are_read_and_followed_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_and_one_that_crashes_say_so() {
+async fn a_server_that_crashes_says_why() {
     let home = Home::new();
     let binary = home.bare().await;
     let api = binary.api();
