@@ -28,7 +28,7 @@ use std::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How old a confirmation of the change feeds may be (design decision 12).
+/// How old a confirmation of the change feeds may be.
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Why a platform cannot be built.
