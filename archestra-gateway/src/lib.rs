@@ -15,6 +15,7 @@
 //! | [`observe`] | metrics and the audit writer |
 //! | `auth` | bearer tokens, principals, the challenge of a 401 |
 //! | `route` | the snapshot that a call is routed by, and what keeps it up to date |
+//! | `unambiguous` | JSON without doubled keys, for documents and for arguments that a policy judges |
 //! | `server` | the accept loop and its drain, and what is served where |
 
 pub mod admin;
@@ -25,4 +26,5 @@ pub mod observe;
 pub mod platform;
 mod route;
 mod server;
+mod unambiguous;
 pub mod upstream;

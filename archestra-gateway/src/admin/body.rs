@@ -1,6 +1,7 @@
 //! Bodies on their way in: size, media type, strict JSON and YAML, and decoding with errors that name the field and echo nothing.
 
 use super::Problem;
+use crate::unambiguous::Unambiguous;
 use archestra_core::Finding;
 use axum::{
     body::Bytes,
@@ -8,12 +9,8 @@ use axum::{
 };
 use http::header;
 use http_body::Body as _;
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, DeserializeOwned},
-};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use std::fmt;
 
 /// The greatest body that the control plane takes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -122,22 +119,24 @@ pub(crate) fn parse(bytes: &[u8], format: Format) -> Result<Value, Problem> {
         return Err(Problem::malformed("the body is not UTF-8; send it as UTF-8"));
     };
     match format {
-        Format::Json => serde_json::from_str::<Strict>(text).map(|Strict(value)| value).map_err(|error| {
+        Format::Json => serde_json::from_str::<Unambiguous>(text).map(|Unambiguous(value)| value).map_err(|error| {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
             Problem::malformed(format!("not JSON at line {}, column {}: {message}", error.line(), error.column()))
         }),
         Format::Yaml => {
             let options = serde_saphyr::options! { with_snippet: false };
-            serde_saphyr::from_str_with_options::<Strict>(text, options).map(|Strict(value)| value).map_err(|error| {
-                let at = error
-                    .location()
-                    .map(|at| format!(" at line {}, column {}", at.line(), at.column()))
-                    .unwrap_or_default();
-                let message = error.without_snippet().to_string();
-                let message = message.lines().next().unwrap_or_default();
-                Problem::malformed(format!("not YAML{at}: {message}"))
-            })
+            serde_saphyr::from_str_with_options::<Unambiguous>(text, options).map(|Unambiguous(value)| value).map_err(
+                |error| {
+                    let at = error
+                        .location()
+                        .map(|at| format!(" at line {}, column {}", at.line(), at.column()))
+                        .unwrap_or_default();
+                    let message = error.without_snippet().to_string();
+                    let message = message.lines().next().unwrap_or_default();
+                    Problem::malformed(format!("not YAML{at}: {message}"))
+                },
+            )
         }
     }
 }
@@ -183,80 +182,5 @@ fn explain(path: String, message: &str) -> Finding {
     match message.split_once(", expected ") {
         Some((reason, expected)) => Finding::new(path, reason, format!("use {expected}")),
         None => Finding::new(path, message, ""),
-    }
-}
-
-/// A JSON value in which no key is twice.
-struct Strict(Value);
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Self)
-    }
-}
-
-struct StrictVisitor;
-
-impl<'de> de::Visitor<'de> for StrictVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a document")
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number must be finite"))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(text.into())
-    }
-
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut all = Vec::new();
-        while let Some(Strict(item)) = items.next_element()? {
-            all.push(item);
-        }
-        Ok(Value::Array(all))
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if map.contains_key(&key) {
-                return Err(de::Error::custom(format!("the key {key:?} is there twice")));
-            }
-            let Strict(value) = entries.next_value()?;
-            map.insert(key, value);
-        }
-        Ok(Value::Object(map))
     }
 }

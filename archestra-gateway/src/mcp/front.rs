@@ -2,7 +2,6 @@
 #![expect(clippy::result_large_err, reason = "a refusal is an answer like any other, and moved once")]
 
 mod answer;
-mod arguments;
 mod body;
 mod call;
 mod guard;

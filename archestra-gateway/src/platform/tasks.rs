@@ -118,9 +118,14 @@ async fn observe(runtime: Arc<dyn Runtime>, catalog: Arc<dyn CatalogStore>, upst
             match event {
                 Ok(WorkloadEvent::Snapshot(all)) => {
                     let present: HashSet<_> = all.iter().map(|summary| summary.id.clone()).collect();
-                    known.difference(&present).for_each(|gone| meters.workload_gone(gone));
+                    for gone in known.difference(&present) {
+                        upstreams.forget_workload(gone);
+                        meters.workload_gone(gone);
+                    }
                     known = present;
                     for summary in &all {
+                        // What changed before a snapshot was not told one by one.
+                        upstreams.forget_workload(&summary.id);
                         note(&*catalog, &meters, summary).await;
                     }
                 }

@@ -75,9 +75,11 @@ pub(crate) async fn serve(
         }
         let watcher = graceful.watcher();
         let service = Service { front: front.clone(), router: router.clone(), peer };
-        let builder = Arc::clone(&builder);
+        let (builder, draining) = (Arc::clone(&builder), shutdown.clone());
         connections.spawn(async move {
-            if tokio::time::timeout(HEADER_TIMEOUT, spoken(&stream)).await.is_err() {
+            // Who has said nothing yet must not hold a drain up.
+            let spoken = tokio::time::timeout(HEADER_TIMEOUT, spoken(&stream));
+            if !matches!(draining.run_until_cancelled(spoken).await, Some(Ok(()))) {
                 return;
             }
             // Hyper keeps the future of the request at hand in the connection, so that none is allocated per request.

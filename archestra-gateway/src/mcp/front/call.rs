@@ -1,6 +1,6 @@
 //! One tool call, from its message to its upstream's answer: route, policy, credential, exchange.
 
-use super::{arguments, record::CallLog};
+use super::record::CallLog;
 use crate::{
     mcp::{
         envelope::Request,
@@ -10,6 +10,7 @@ use crate::{
     },
     platform::Shared,
     route::{ConsumerRoute, ToolRoute},
+    unambiguous::Unambiguous,
     upstream::{Answer, Exchange, UpstreamError},
 };
 use archestra_core::{
@@ -97,15 +98,15 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         }
     }
     let deadline = Instant::now() + route.timeout;
-    let resolving = tokio::time::timeout_at(deadline, resolve(shared, principal, consumer, route));
+    let resolving = async {
+        let resolved = tokio::time::timeout_at(deadline, resolve(shared, principal, consumer, route)).await;
+        let late = || CredentialError::Unavailable { reason: "the resolver took too long".to_owned() };
+        resolved.unwrap_or_else(|_| Err(late()))
+    };
     let resolved = match caller.cancel.run_until_cancelled(resolving).await {
         None => return Called::Cancelled,
-        Some(Ok(Ok(resolved))) => resolved,
-        Some(outcome) => {
-            let late = CredentialError::Unavailable { reason: "the resolver took too long".to_owned() };
-            let error = outcome.map_or(late, |resolved| {
-                resolved.err().unwrap_or(CredentialError::Unavailable { reason: String::new() })
-            });
+        Some(Ok(resolved)) => resolved,
+        Some(Err(error)) => {
             let (text, detail) = explain(shared, &error);
             return refuse(log, Recorded::Error, &error.to_string(), request, caller.era, &text, &detail);
         }
@@ -159,10 +160,12 @@ fn judge(
     let arguments = match (route.judges_arguments, request.params.arguments) {
         (false, _) => None,
         (true, None) => Some(serde_json::Value::Object(serde_json::Map::new())),
-        (true, Some(raw)) => Some(arguments::unambiguous(raw.as_str()).map_err(|_| {
-            let text = "`params.arguments` cannot be read or names a key twice, and a policy depends on it";
-            RpcError::new(ErrorKind::InvalidParams, text)
-        })?),
+        (true, Some(raw)) => {
+            Some(serde_json::from_str::<Unambiguous>(raw.as_str()).map(|Unambiguous(value)| value).map_err(|_| {
+                let text = "`params.arguments` cannot be read or names a key twice, and a policy depends on it";
+                RpcError::new(ErrorKind::InvalidParams, text)
+            })?)
+        }
     };
     let facts = CallFacts {
         principal,
