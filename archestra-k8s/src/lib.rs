@@ -1,5 +1,46 @@
 //! The Kubernetes runtime of archestra: self-hosted MCP servers as Deployments.
 //!
-//! This crate is the place of the Kubernetes implementation of [`archestra_core::runtime::Runtime`]. It holds no code yet:
-//! until it does, workloads run as local processes (`archestra_core::runtime::process`).
-#![no_std]
+//! [`KubernetesRuntime`] implements [`Runtime`](archestra_core::runtime::Runtime): it turns a
+//! [`Workload`](archestra_core::runtime::Workload) into a Deployment, a Service, Secrets and a NetworkPolicy, applies them with
+//! server-side apply, observes them by watches, and reaches the servers in them.
+//!
+//! This crate enables no version of `k8s-openapi`; whoever links it does.
+
+pub mod rbac;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+mod access;
+mod apply;
+mod areas;
+mod cluster;
+mod compat;
+mod config;
+mod error;
+mod gc;
+mod logs;
+mod manifest;
+mod names;
+mod observe;
+mod overrides;
+mod platform;
+mod pull_secrets;
+mod reach;
+mod remove;
+mod replace;
+mod restart;
+mod runtime;
+mod scheduling;
+mod transport;
+mod turns;
+mod validate;
+
+pub use access::{AccessError, Origin};
+pub use config::{
+    ClusterAccess, Egress, ImagePullPolicy, KubernetesConfig, NetworkConfig, OverridePolicy, OwnPod, ReachMode,
+    Relaxation,
+};
+pub use manifest::preview;
+pub use overrides::sync_env;
+pub use runtime::KubernetesRuntime;
+pub use validate::findings;

@@ -1,0 +1,171 @@
+//! What the API server says, and the way to it, as errors of the traits: the one place.
+
+use archestra_core::{Error, Finding, Result};
+use kube::core::Status;
+use std::{error::Error as StdError, future::Future, time::Duration};
+
+/// What we call ourselves in errors.
+pub(crate) const BACKEND: &str = "kubernetes";
+
+/// Awaits a call of the API server, but not longer than `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    operation: &'static str,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map_err(|error| from_kube(operation, error)),
+        Err(_) => Err(Error::Timeout { operation, after: limit }),
+    }
+}
+
+/// Like [`within`], and what does not exist is `None`.
+pub(crate) async fn within_opt<T>(
+    limit: Duration,
+    operation: &'static str,
+    call: impl Future<Output = kube::Result<T>>,
+) -> Result<Option<T>> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(Ok(found)) => Ok(Some(found)),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 && !names_namespace(&status) => Ok(None),
+        Ok(Err(error)) => Err(from_kube(operation, error)),
+        Err(_) => Err(Error::Timeout { operation, after: limit }),
+    }
+}
+
+/// A failed call. `operation` is a verb phrase: `applying a Deployment`.
+pub(crate) fn from_kube(operation: &'static str, error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) => from_status(operation, &status),
+        // What a parser says of an answer may quote it, and answers hold secrets.
+        kube::Error::SerdeError(error) => Error::Backend {
+            backend: BACKEND,
+            reason: format!(
+                "{operation}: the API server's answer could not be read at line {} column {}",
+                error.line(),
+                error.column()
+            ),
+            source: None,
+        },
+        error => unreachable(operation, error),
+    }
+}
+
+/// What an answer that is a `Status` means.
+pub(crate) fn from_status(operation: &'static str, status: &Status) -> Error {
+    let said = said(status);
+    match (status.code, status.reason.as_str()) {
+        (404, _) if names_namespace(status) => Error::invalid(
+            "namespace",
+            said,
+            "create the namespace, or give the platform another one (ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE)",
+        ),
+        (404, _) => {
+            let (kind, name) = subject(status);
+            Error::NotFound { kind, id: name }
+        }
+        (409, "AlreadyExists") => {
+            let (kind, name) = subject(status);
+            Error::AlreadyExists { kind, id: name }
+        }
+        (409, _) => {
+            let (kind, name) = subject(status);
+            Error::Conflict { kind, id: name, reason: said }
+        }
+        (401, _) => Error::PermissionDenied { backend: BACKEND, reason: format!("{operation}: {said}") },
+        (403, _) if is_rbac(&status.message) => Error::PermissionDenied {
+            backend: BACKEND,
+            reason: format!(
+                "{operation}: {said}; bind the Role that the crate ships (deploy/rbac) to this platform's account"
+            ),
+        },
+        (403, _) => Error::invalid(
+            "workload",
+            said,
+            "change the workload, or the quota, policy or admission rule of the cluster that refuses it",
+        ),
+        (400 | 422, _) => Error::Invalid(findings(status, &said)),
+        (408 | 429 | 500..=599, _) => {
+            Error::Unavailable { backend: BACKEND, reason: format!("{operation}: {said}"), source: None }
+        }
+        _ => Error::Backend { backend: BACKEND, reason: format!("{operation}: {said}"), source: None },
+    }
+}
+
+/// Whether the API server has thought about it and says no: sending the same again will not help.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Invalid(_))
+}
+
+/// The whole chain of causes, without repeating what a cause's text already holds.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn unreachable(operation: &'static str, error: kube::Error) -> Error {
+    let reason = format!("{operation}: {}", chain(&error));
+    match error {
+        kube::Error::HyperError(_)
+        | kube::Error::Service(_)
+        | kube::Error::ReadEvents(_)
+        | kube::Error::UpgradeConnection(_) => {
+            Error::Unavailable { backend: BACKEND, reason, source: Some(Box::new(error)) }
+        }
+        kube::Error::Auth(_) => Error::PermissionDenied { backend: BACKEND, reason },
+        error => Error::Backend { backend: BACKEND, reason, source: Some(Box::new(error)) },
+    }
+}
+
+fn said(status: &Status) -> String {
+    if status.message.is_empty() {
+        format!("the API server answered {} {}", status.code, status.reason).trim_end().to_owned()
+    } else {
+        status.message.clone()
+    }
+}
+
+/// An authorizer's refusal names a verb on a resource; admission plugins and quotas share its status and do not.
+fn is_rbac(message: &str) -> bool {
+    message.contains(" cannot ") && message.contains(" resource ")
+}
+
+fn names_namespace(status: &Status) -> bool {
+    status.details.as_ref().is_some_and(|details| details.kind == "namespaces")
+}
+
+fn subject(status: &Status) -> (&'static str, String) {
+    let Some(details) = &status.details else { return ("object", said(status)) };
+    let kind = match details.kind.as_str() {
+        "deployments" => "Deployment",
+        "services" => "Service",
+        "secrets" => "Secret",
+        "networkpolicies" => "NetworkPolicy",
+        "pods" => "Pod",
+        "leases" => "Lease",
+        _ => "object",
+    };
+    (kind, details.name.clone())
+}
+
+/// One finding for each cause that names a field, or one for all of it.
+fn findings(status: &Status, said: &str) -> Vec<Finding> {
+    const REMEDY: &str = "change what Kubernetes refuses";
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let named: Vec<_> = causes
+        .filter(|cause| !cause.message.is_empty())
+        .map(|cause| Finding::new(cause.field.clone(), cause.message.clone(), REMEDY))
+        .collect();
+    if named.is_empty() { vec![Finding::new("workload", said, REMEDY)] } else { named }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! How answers of the API server become errors.
+
+use super::*;
+use archestra_core::ErrorKind;
+use serde_json::json;
+
+fn error(status: serde_json::Value) -> Error {
+    let status: Status = serde_json::from_value(status).unwrap();
+    from_status("applying a Deployment", &status)
+}
+
+#[test]
+fn a_missing_permission_is_told_from_a_refusal() {
+    let rbac = error(json!({"code": 403, "reason": "Forbidden", "message":
+        "secrets is forbidden: User \"system:serviceaccount:a:b\" cannot create resource \"secrets\" in API group \"\" in the namespace \"a\""}));
+    assert_eq!(rbac.kind(), ErrorKind::PermissionDenied);
+    assert!(rbac.to_string().contains("cannot create resource \"secrets\""));
+
+    let quota = error(json!({"code": 403, "reason": "Forbidden", "message":
+        "deployments.apps \"x\" is forbidden: exceeded quota: small, requested: count/deployments.apps=1, used: 1, limited: 1"}));
+    assert_eq!(quota.kind(), ErrorKind::Invalid);
+    assert!(quota.to_string().contains("exceeded quota: small"));
+}
+
+#[test]
+fn every_cause_is_a_finding_with_its_field() {
+    let invalid = error(json!({"code": 422, "reason": "Invalid", "message": "Deployment.apps \"x\" is invalid: [...]",
+    "details": {"kind": "Deployment", "name": "x", "causes": [
+        {"reason": "FieldValueInvalid", "message": "Invalid value: \"a b\": must not contain spaces",
+         "field": "spec.template.spec.containers[0].image"},
+        {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.template.spec.containers[0].name"}]}}));
+    let Error::Invalid(findings) = invalid else { panic!("not a refusal: {invalid:?}") };
+    assert_eq!(findings.len(), 2);
+    assert_eq!(findings[0].field, "spec.template.spec.containers[0].image");
+    assert!(findings[0].reason.contains("must not contain spaces"));
+}
+
+#[test]
+fn a_namespace_that_does_not_exist_says_what_to_do() {
+    let missing = error(json!({"code": 404, "reason": "NotFound", "message": "namespaces \"gone\" not found",
+        "details": {"name": "gone", "kind": "namespaces"}}));
+    assert_eq!(missing.kind(), ErrorKind::Invalid);
+    assert!(missing.to_string().contains("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE"), "{missing}");
+}
+
+#[test]
+fn trouble_of_the_server_is_worth_another_try() {
+    for code in [429, 500, 503, 504] {
+        assert!(error(json!({"code": code, "message": "later"})).is_retryable(), "{code}");
+    }
+    let gone = error(json!({"code": 404, "message": "no", "details": {"name": "x", "kind": "deployments"}}));
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+    let taken = error(json!({"code": 409, "reason": "AlreadyExists", "details": {"name": "x", "kind": "secrets"}}));
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+}
+
+#[test]
+fn an_unreadable_answer_is_not_quoted() {
+    let parse = serde_json::from_str::<u8>("\"s3cret\"").unwrap_err();
+    let error = from_kube("reading a Secret", kube::Error::SerdeError(parse));
+    assert!(!error.to_string().contains("s3cret"), "{error}");
+}

@@ -1,0 +1,125 @@
+//! The watches themselves: one for each kind and namespace, tried again with back-off for as long as the observer lives.
+
+use super::{Observer, store::Tracked, synced::Problem};
+use crate::names;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{Event, Pod},
+};
+use kube::{
+    Api, Client, Resource,
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A list that takes longer is asked for again on another connection.
+const LIST_LIMIT: Duration = Duration::from_secs(30);
+/// Warnings about pods: what their own status does not tell.
+const POD_WARNINGS: &str = "involvedObject.kind=Pod,type=Warning";
+
+/// Starts all watches of the observer's namespace.
+pub(super) fn start(observer: &Arc<Observer>, client: &Client, tasks: &TaskTracker, stop: &CancellationToken) {
+    let ours = watcher::Config::default().labels(&names::select_ours());
+    let namespace = &observer.namespace;
+    tasks.spawn(follow(
+        Arc::clone(observer),
+        Api::<Deployment>::namespaced(client.clone(), namespace),
+        ours.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(follow(
+        Arc::clone(observer),
+        Api::<PartialObjectMeta<ReplicaSet>>::namespaced(client.clone(), namespace),
+        ours.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(follow(Arc::clone(observer), Api::<Pod>::namespaced(client.clone(), namespace), ours, stop.clone()));
+    let (observer, events) = (Arc::clone(observer), Api::<Event>::namespaced(client.clone(), namespace));
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        let mut progress = observer.progress.subscribe();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // Before the pods are known it cannot be told which warnings are about ours.
+            listed = progress.wait_for(|progress| progress.has_listed(<Pod as Tracked>::KIND)) => drop(listed),
+        }
+        drop(progress);
+        follow(observer, events, watcher::Config::default().fields(POD_WARNINGS), stop).await;
+    });
+}
+
+async fn follow<K>(observer: Arc<Observer>, api: Api<K>, config: watcher::Config, stop: CancellationToken)
+where
+    K: Tracked + Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+{
+    loop {
+        let events = watcher(api.clone(), config.clone()).default_backoff();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = take(&observer, events) => {
+                let problem = Problem::late(K::KIND, &observer.namespace, LIST_LIMIT);
+                observer.note_problem(K::KIND, problem);
+            }
+        }
+    }
+}
+
+/// Takes what comes until a list does not come.
+async fn take<K>(observer: &Arc<Observer>, events: impl Stream<Item = watcher::Result<watcher::Event<K>>>)
+where
+    K: Tracked + Resource,
+{
+    let mut events = pin!(events);
+    let mut listing: Option<Vec<K>> = None;
+    loop {
+        // A watch may be quiet for as long as it likes; a list may not. The longest pause between two tries is as long.
+        let next = match listing {
+            Some(_) => match timeout(LIST_LIMIT, events.next()).await {
+                Ok(next) => next,
+                Err(_) => return,
+            },
+            None => events.next().await,
+        };
+        match next {
+            Some(Ok(watcher::Event::Init)) => {
+                listing = Some(Vec::new());
+                observer.change(|store| {
+                    K::begin(store);
+                    super::store::Touched::Nothing
+                });
+            }
+            Some(Ok(watcher::Event::InitApply(object))) => {
+                listing.get_or_insert_default().push(light(object));
+            }
+            Some(Ok(watcher::Event::InitDone)) => {
+                let all = listing.take().unwrap_or_default();
+                observer.change(|store| K::replace(store, all));
+                observer.note_listed(K::KIND);
+            }
+            Some(Ok(watcher::Event::Apply(object))) => {
+                observer.note_well(K::KIND);
+                observer.change(|store| K::put(store, light(object)));
+            }
+            Some(Ok(watcher::Event::Delete(object))) => {
+                observer.note_well(K::KIND);
+                observer.change(|store| K::delete(store, &object));
+            }
+            Some(Err(error)) => {
+                listing = None;
+                observer.note_problem(K::KIND, Problem::of(K::KIND, &observer.namespace, error));
+            }
+            None => return,
+        }
+    }
+}
+
+/// Nobody here asks who owns which field, and that is the larger half of many objects.
+fn light<K: Resource>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
+}

@@ -1,0 +1,252 @@
+//! What an override says wrong is found, with its line; what it says right is kept.
+
+use super::*;
+use crate::{config::KubernetesConfig, manifest, validate};
+use archestra_core::{
+    Error,
+    runtime::{EnvValue, Manifest, WorkloadEnv, WorkloadSpec},
+    testing::fixtures::{workload, workload_spec},
+};
+use proptest::prelude::*;
+
+fn spec(yaml: &str) -> WorkloadSpec {
+    WorkloadSpec {
+        env: vec![
+            WorkloadEnv { name: "LEVEL".to_owned(), value: EnvValue::Plain("info".to_owned()) },
+            WorkloadEnv { name: "KEY".to_owned(), value: EnvValue::Secret("KEY".to_owned()) },
+        ],
+        deployment_yaml: Some(yaml.to_owned()),
+        ..workload_spec("server", &["server"])
+    }
+}
+
+fn findings(yaml: &str) -> Vec<String> {
+    let findings = validate::findings(&spec(yaml), &KubernetesConfig::default());
+    assert!(findings.iter().all(|one| one.field == "selfHosted.deploymentYaml"), "{findings:?}");
+    findings.into_iter().map(|one| format!("{} ({})", one.reason, one.remedy)).collect()
+}
+
+fn rendered(yaml: &str) -> Result<Manifest, Error> {
+    let mut workload = workload(spec(yaml));
+    workload.secrets.insert("KEY".to_owned(), "hunter2".into());
+    manifest::preview(&workload, &KubernetesConfig::default())
+}
+
+fn pod(yaml: &str) -> Value {
+    let text = rendered(yaml).unwrap().documents.pop().unwrap();
+    let deployment: Value = serde_saphyr::from_str(&text).unwrap();
+    deployment["spec"]["template"]["spec"].clone()
+}
+
+#[track_caller]
+fn assert_refused(yaml: &str, words: &[&str]) {
+    let findings = findings(yaml);
+    let found = findings.iter().any(|one| words.iter().all(|word| one.contains(word)));
+    assert!(found, "{words:?} not in {findings:#?} of\n{yaml}");
+    let again = rendered(yaml).unwrap_err();
+    assert!(matches!(again, Error::Invalid(_)), "{again}");
+}
+
+#[test]
+fn what_a_deployment_does_not_know_is_named_with_its_line() {
+    assert_refused(
+        "spec:\n  template:\n    spec:\n      nodeSelectr: {a: b}\n",
+        &["line 4", "spec.template.spec.nodeSelectr", "unknown field"],
+    );
+    assert_refused(
+        "spec:\n  template:\n    spec:\n      containers:\n      - name: mcp-server\n        resource: {}\n",
+        &["line 6", "containers[0].resource"],
+    );
+    assert_refused("spec:\n  replicas: two\n", &["line 2", "spec.replicas", "two"]);
+    assert_refused(
+        "spec:\n  template:\n    spec:\n      nodeSelector:\n        disk: 5\n",
+        &["line 5", "nodeSelector.disk"],
+    );
+    assert_refused("spec: {template: {spec: {containers: {name: mcp-server}}}}", &["spec.template.spec.containers"]);
+}
+
+#[test]
+fn bad_yaml_is_refused_with_its_line() {
+    assert_refused("spec:\n\ttemplate: {}\n", &["not YAML", "line 2"]);
+    assert_refused("spec: {}\nspec: {}\n", &["not YAML", "line 2", "spec"]);
+    assert_refused("- spec\n", &["not a mapping"]);
+    assert_refused("", &["not a mapping"]);
+    assert_refused("spec: {}\n---\nspec: {}\n", &["not YAML"]);
+    assert_refused(&format!("x: {}", "[".repeat(3000)), &["not YAML"]);
+    assert_refused(&format!("# {}\nspec: {{}}", "x".repeat(300_000)), &["Too long"]);
+}
+
+#[test]
+fn another_kind_is_refused() {
+    assert_refused("apiVersion: apps/v1\nkind: StatefulSet\n", &["line 2", "StatefulSet", "Deployment"]);
+    assert_refused("apiVersion: extensions/v1beta1\nkind: Deployment\n", &["line 1", "apps/v1"]);
+}
+
+#[test]
+fn placeholders_that_stand_for_nothing_are_refused() {
+    assert_refused(
+        "metadata:\n  labels:\n    a: ${archestra.nothing}\n",
+        &["line 3", "${archestra.nothing}", "deployment_name"],
+    );
+    assert_refused("metadata:\n  annotations:\n    a: ${env.KEY}\n", &["line 3", "KEY is secret"]);
+    assert_refused("metadata:\n  annotations:\n    a: ${secret.KEY}\n", &["line 3", "readable"]);
+    assert_refused("metadata:\n  annotations:\n    a: ${secret.OTHER}\n", &["line 3", "no secret variable OTHER"]);
+}
+
+#[test]
+fn directives_that_are_not_known_are_refused() {
+    assert_refused("spec:\n  template:\n    $patch: erase\n", &["line 3", "$patch"]);
+    assert_refused("spec:\n  $setElementOrder/containers: []\n", &["line 2", "$setElementOrder/containers"]);
+    assert_refused("kind: Deployment\nspec:\n  template: {spec: {$patch: replace}}\n", &["line 3", "patch only"]);
+    assert_refused(
+        "spec: {template: {spec: {containers: [{image: x}]}}}",
+        &["does not contain declared merge key: name"],
+    );
+}
+
+#[test]
+fn what_nobody_may_ask_for_is_refused_with_its_line() {
+    let pod = |text: &str| format!("spec:\n  template:\n    spec:\n      {text}\n");
+    let container = |text: &str| pod(&format!("containers:\n      - name: mcp-server\n        {text}"));
+    for (yaml, words) in [
+        (pod("hostNetwork: true"), ["line 4", "hostNetwork"]),
+        (pod("hostPID: true"), ["line 4", "hostPID"]),
+        (pod("hostIPC: true"), ["line 4", "hostIPC"]),
+        (pod("serviceAccountName: admin"), ["line 4", "admin"]),
+        (pod("serviceAccount: admin"), ["line 4", "admin"]),
+        (pod("automountServiceAccountToken: true"), ["line 4", "token"]),
+        (pod("automountServiceAccountToken: null"), ["line 4", "must not be deleted"]),
+        (pod("securityContext: {seLinuxOptions: {type: spc_t}}"), ["line 4", "SELinux"]),
+        (container("livenessProbe: {httpGet: {host: 169.254.169.254, port: 80}}"), ["line 6", "another host"]),
+        (container("lifecycle: {preStop: {tcpSocket: {host: 10.0.0.1, port: 80}}}"), ["line 6", "another host"]),
+        (
+            "spec: {template: {metadata: {labels: {app.kubernetes.io/name: archestra}}}}".to_owned(),
+            ["line 1", "pass for the gateway"],
+        ),
+        (pod("imagePullSecrets: [{name: other}]"), ["line 4", "other"]),
+        (pod("volumes: [{name: v, hostPath: {path: /}}]"), ["line 4", "hostPath"]),
+        (pod("volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]"), ["line 4", "token"]),
+        (pod("volumes: [{name: v, secret: {secretName: mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607}}]"), ["line 4", "another workload"]),
+        (pod("securityContext: {runAsUser: 0}"), ["line 4", "root"]),
+        (pod("securityContext: {runAsNonRoot: null}"), ["line 4", "runAsNonRoot"]),
+        (pod("securityContext: {seccompProfile: {type: Unconfined}}"), ["line 4", "unconfined"]),
+        (pod("securityContext: null"), ["line 4", "seccompProfile"]),
+        (pod("securityContext: {sysctls: [{name: a, value: b}]}"), ["line 4", "kernel"]),
+        (pod("restartPolicy: Never"), ["line 4", "supported values"]),
+        (pod("ephemeralContainers: [{name: e, image: x}]"), ["line 4", "ephemeral"]),
+        (container("securityContext: {privileged: true}"), ["line 6", "privileged"]),
+        (container("securityContext: {allowPrivilegeEscalation: true}"), ["line 6", "escalation"]),
+        (container("securityContext: {capabilities: {add: [SYS_ADMIN]}}"), ["line 6", "capabilities.add"]),
+        (container("securityContext: {capabilities: {drop: []}}"), ["line 6", "dropped"]),
+        (container("securityContext: {runAsUser: 0}"), ["line 6", "root"]),
+        (container("securityContext: {procMount: Unmasked}"), ["line 6", "/proc"]),
+        (container("ports: [{containerPort: 80, hostPort: 80}]"), ["line 6", "hostPort"]),
+        (container("envFrom: [{secretRef: {name: mcp-shared-0192d3b4c5d67e8f90a1b2c3d4e5f607-bridge}}]"), ["line 6", "another workload"]),
+        (pod("initContainers: [{name: i, image: x, securityContext: {privileged: true}}]"), ["line 4", "privileged"]),
+        (pod("containers: [{name: side}]"), ["line 4", "no image"]),
+        ("metadata: {finalizers: [a/b]}".to_owned(), ["line 1", "finalizers"]),
+        ("spec: {template: {metadata: {annotations: {container.apparmor.security.beta.kubernetes.io/mcp-server: unconfined}}}}".to_owned(), ["line 1", "unconfined"]),
+        ("spec: {template: {spec: {containers: [{name: mcp-server, image: null}]}}}".to_owned(), ["line 1", "no image"]),
+        ("spec: {template: {spec: {volumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]}}}".to_owned(), ["line 1", "Duplicate"]),
+        ("kind: Deployment\nspec: {template: {spec: {containers: [{name: a, image: x}, {name: b, image: z}]}}}".to_owned(), ["line 2", "mcp-server"]),
+    ] {
+        assert_refused(&yaml, &words);
+    }
+}
+
+#[test]
+fn lists_merge_by_their_keys() {
+    let pod = pod("
+spec:
+  template:
+    spec:
+      terminationGracePeriodSeconds: null
+      containers:
+      - name: mcp-server
+        imagePullPolicy: Always
+        resources: {limits: {memory: null}}
+        readinessProbe: {exec: {command: [check]}}
+        env:
+        - {name: LEVEL, $patch: delete}
+        - {name: HOME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        ports: [{containerPort: 9090}]
+");
+    let main = &pod["containers"][0];
+    assert_eq!(pod["terminationGracePeriodSeconds"], Value::Null);
+    assert_eq!(main["imagePullPolicy"], "Always");
+    assert_eq!(main["resources"]["limits"]["memory"], Value::Null);
+    assert_eq!(main["readinessProbe"]["httpGet"], Value::Null);
+    assert_eq!(main["readinessProbe"]["exec"]["command"][0], "check");
+    let names: Vec<_> = main["env"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["HOME", "KEY"]);
+    assert_eq!(main["env"][0]["value"], Value::Null);
+    let ports: Vec<_> =
+        main["ports"].as_array().unwrap().iter().map(|one| one["containerPort"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [7420, 7421, 9090]);
+    assert_eq!(main["ports"][2]["protocol"], "TCP");
+}
+
+#[test]
+fn secrets_stay_wired_and_references_that_lead_nowhere_go() {
+    let pod = pod("
+spec: {template: {spec: {containers: [{name: mcp-server, env: [
+  {name: KEY, value: overridden},
+  {name: GONE, valueFrom: {secretKeyRef: {name: '${archestra.secret_name}', key: GONE}}},
+  {name: OTHER, valueFrom: {secretKeyRef: {name: operators-own, key: k}}}]}]}}}
+");
+    let env = pod["containers"][0]["env"].as_array().unwrap();
+    let of = |name: &str| env.iter().find(|one| one["name"] == name);
+    assert_eq!(of("KEY").unwrap()["valueFrom"]["secretKeyRef"]["key"], "KEY");
+    assert_eq!(of("KEY").unwrap()["value"], Value::Null);
+    assert_eq!(of("GONE"), None);
+    assert_eq!(of("OTHER").unwrap()["valueFrom"]["secretKeyRef"]["name"], "operators-own");
+}
+
+#[test]
+fn the_bridge_cannot_be_taken_out() {
+    let pod = pod("
+spec: {template: {spec: {
+  initContainers: [{name: archestra-bridge, image: evil, $patch: replace}],
+  volumes: [{name: archestra-token, emptyDir: {}}],
+  containers: [{name: mcp-server, command: [other], volumeMounts: [{mountPath: /archestra-token, name: archestra-token, $patch: delete}]}]}}}
+");
+    assert_ne!(pod["initContainers"][0]["image"], "evil");
+    let main = &pod["containers"][0];
+    assert_eq!(main["command"], serde_json::json!(["/archestra/archestra-bridge"]));
+    assert_eq!(main["args"].as_array().unwrap().last().unwrap(), "other");
+    assert!(main["volumeMounts"].as_array().unwrap().iter().any(|one| one["mountPath"] == "/archestra-token"));
+    let token = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "archestra-token").unwrap();
+    assert_eq!(token["emptyDir"], Value::Null);
+}
+
+#[test]
+fn aliases_and_merge_keys_work_and_comments_say_nothing() {
+    let pod = pod("
+# ${archestra.nothing}
+spec:
+  template:
+    spec:
+      containers:
+      - name: mcp-server
+        resources: {requests: &few {cpu: 10m}}
+      - name: side
+        image: localhost/side:1
+        resources: {requests: *few}
+");
+    assert_eq!(pod["containers"][0]["resources"]["requests"]["cpu"], "10m");
+    assert_eq!(pod["containers"][1]["resources"]["requests"]["cpu"], "10m");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn no_document_panics_and_what_is_taken_is_locked_down(text in "[a-z:{}\\[\\],\\-$&* \n\"'0-9#.]{0,80}", wrap in any::<bool>()) {
+        let yaml = if wrap { format!("spec:\n  template:\n    spec: {{{text}}}\n") } else { text };
+        if let Ok(manifest) = rendered(&yaml) {
+            let text = manifest.documents.last().unwrap();
+            let deployment: Value = serde_saphyr::from_str(text).unwrap();
+            prop_assert_eq!(&deployment["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"], true);
+            prop_assert!(!text.contains("hunter2"));
+        }
+    }
+}

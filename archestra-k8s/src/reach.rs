@@ -1,0 +1,195 @@
+//! The way to a workload's server: its HTTP endpoint, its bridge's port, or the stream of its process.
+//!
+//! A server that listens, and the bridge before one that does not, are reached at the pod's own address, so that it is known
+//! which process answers; where pods are out of reach, at the Service's address; and where that is too, by a port-forward
+//! through the API server. [`ReachMode`](crate::ReachMode) says which of these are tried. What is tried at an address is told
+//! the bridge's token, so on a machine whose own networks overlap the cluster's, `PortForward` is the mode to use.
+//!
+//! A process without a bridge is attached to. One stream belongs to one replica of the platform, the holder of the Lease
+//! `<workload>-attach`, and is multiplexed there. Another replica answers [`Unavailable`](archestra_core::Error::Unavailable)
+//! and names the holder: passing such calls on to it takes the gateway's listener for its peers, which this version of it does
+//! not have.
+
+mod attach;
+mod bridge;
+mod forward;
+mod http;
+mod lease;
+mod link;
+mod route;
+
+use crate::{
+    config::KubernetesConfig,
+    error::BACKEND,
+    names::Wiring,
+    observe::{Observer, Place, view},
+};
+use archestra_core::{
+    Error, Result,
+    runtime::{Connection, Phase, WorkloadId},
+};
+use link::{Link, ReadyPod};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The pause before a server that seemed ready and did not answer is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Reaches the workloads of one namespace.
+#[derive(Debug)]
+pub(crate) struct Reach(Arc<Shared>);
+
+/// What everything that reaches has in common.
+pub(in crate::reach) struct Shared {
+    client: kube::Client,
+    observer: Arc<Observer>,
+    config: Arc<KubernetesConfig>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    links: Mutex<HashMap<WorkloadId, Arc<Link>>>,
+    /// The way that worked where others do not lead anywhere.
+    preferred: Mutex<Option<route::Way>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(lock(&self.links).keys()).finish()
+    }
+}
+
+impl Reach {
+    /// Reaches what `observer` sees, until `stop`. It must be called within a Tokio runtime.
+    pub(crate) fn new(
+        client: kube::Client,
+        observer: Arc<Observer>,
+        config: Arc<KubernetesConfig>,
+        tasks: TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            client,
+            observer,
+            config,
+            tasks,
+            stop: stop.child_token(),
+            links: Mutex::default(),
+            preferred: Mutex::default(),
+        });
+        drop(shared.tasks.spawn(give_up_the_gone(Arc::clone(&shared))));
+        Self(shared)
+    }
+
+    /// A private connection to the workload's server. One that is about to be ready is waited for a little.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown workload; `Unavailable` with the reason while its server cannot be reached.
+    pub(crate) async fn connect(&self, id: &WorkloadId) -> Result<Connection> {
+        let shared = &self.0;
+        let deadline = Instant::now() + shared.config.connect_wait;
+        loop {
+            let (place, pod) = shared.ready(id, deadline).await?;
+            match shared.connect(id, &place, pod).await {
+                Err(error) if error.is_retryable() && Instant::now() + RETRY < deadline => sleep(RETRY).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The workload was removed: its connections end.
+    pub(crate) fn forget(&self, id: &WorkloadId) {
+        let link = lock(&self.0.links).remove(id);
+        if let Some(link) = link {
+            link.stop.cancel();
+        }
+    }
+
+    /// Ends all connections. The tasks behind them end soon after; whoever owns the tracker waits for them.
+    #[expect(clippy::unused_async, reason = "the way a connection is ended is of no concern to whoever ends it")]
+    pub(crate) async fn shutdown(&self) {
+        self.0.stop.cancel();
+        lock(&self.0.links).clear();
+    }
+}
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        self.0.stop.cancel();
+    }
+}
+
+impl Shared {
+    /// The pod that serves, once there is one.
+    async fn ready(&self, id: &WorkloadId, deadline: Instant) -> Result<(Place, ReadyPod)> {
+        let mut changed = self.observer.changed();
+        loop {
+            changed.mark_unchanged();
+            let place = self.observer.place(id).ok_or_else(|| Error::not_found("workload", id))?;
+            if let Some(pod) = place.pods.first().filter(|pod| view::is_ready(pod)) {
+                let pod = ReadyPod::of(Arc::clone(pod));
+                return Ok((place, pod));
+            }
+            let status = self.observer.summary(id).map(|summary| summary.status);
+            let hopeless = status.as_ref().is_some_and(|status| matches!(status.phase, Phase::Error | Phase::Stopped));
+            if hopeless || !matches!(timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+                let reason = status.and_then(|status| status.reason);
+                return Err(unavailable(reason.unwrap_or_else(|| "none of its pods is ready".to_owned())));
+            }
+        }
+    }
+
+    async fn connect(self: &Arc<Self>, id: &WorkloadId, place: &Place, pod: ReadyPod) -> Result<Connection> {
+        let link = self.link(id, place)?;
+        match Wiring::of(&place.deployment.metadata) {
+            Some(Wiring::Http) => http::endpoint(self, &link, place, &pod).await.map(Connection::Http),
+            Some(Wiring::Bridge) => bridge::channel(self, &link, place, &pod).await.map(Connection::Stdio),
+            Some(Wiring::Attach) => attach::channel(self, &link).await.map(Connection::Stdio),
+            None => Err(Error::Backend {
+                backend: BACKEND,
+                reason: format!("the Deployment {id} does not say how its server is talked to; apply it again"),
+                source: None,
+            }),
+        }
+    }
+
+    fn link(&self, id: &WorkloadId, place: &Place) -> Result<Arc<Link>> {
+        if self.stop.is_cancelled() {
+            return Err(unavailable("the platform is being stopped".to_owned()));
+        }
+        let mut links = lock(&self.links);
+        let link = links.entry(id.clone()).or_insert_with(|| {
+            let namespace = place.deployment.metadata.namespace.clone().unwrap_or_default();
+            Arc::new(Link::new(id.clone(), namespace, self.stop.child_token()))
+        });
+        Ok(Arc::clone(link))
+    }
+}
+
+/// Ends the connections to pods that are gone: what is sent to a node that fell silent is answered by nobody.
+async fn give_up_the_gone(shared: Arc<Shared>) {
+    let mut changed = shared.observer.changed();
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            known = changed.changed() => if known.is_err() { return },
+        }
+        let links: Vec<_> = lock(&shared.links).values().map(Arc::clone).collect();
+        for link in links {
+            link.give_up_the_gone(&shared.observer);
+        }
+    }
+}
+
+fn unavailable(reason: String) -> Error {
+    Error::Unavailable { backend: BACKEND, reason, source: None }
+}
+
+/// Locks; no guarded section can panic halfway.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

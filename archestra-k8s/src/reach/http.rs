@@ -1,0 +1,84 @@
+//! The endpoint of a server that listens.
+
+use super::{
+    Shared, forward,
+    link::{Link, ReadyPod},
+    route::{self, Dead, Others, Way},
+};
+use crate::{names, observe::Place};
+use archestra_core::{Result, runtime::HttpEndpoint};
+use std::sync::Arc;
+
+/// Where the pod's server is, on the first way that leads there.
+pub(super) async fn endpoint(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    place: &Place,
+    pod: &ReadyPod,
+) -> Result<HttpEndpoint> {
+    let port = pod.port(names::HTTP_PORT);
+    let ways = route::ways(shared, link, pod);
+    let mut dead: Vec<Dead> = Vec::new();
+    for (tried, way) in ways.iter().enumerate() {
+        let others = if tried + 1 < ways.len() { Others::Some } else { Others::None };
+        match authority(shared, link, pod, *way, port, others).await {
+            Ok(authority) => {
+                route::note(shared, link, pod, *way, &dead);
+                let annotations = place.deployment.metadata.annotations.as_ref();
+                let path =
+                    annotations.and_then(|annotations| annotations.get(names::PATH)).map_or("/mcp", String::as_str);
+                return Ok(HttpEndpoint {
+                    url: url(&authority, path),
+                    headers: Vec::new(),
+                    generation: pod.generation(),
+                });
+            }
+            Err(error) => {
+                route::bury(link, &error);
+                dead.push(error);
+            }
+        }
+    }
+    Err(route::nowhere(&dead))
+}
+
+async fn authority(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    pod: &ReadyPod,
+    way: Way,
+    port: u16,
+    others: Others,
+) -> Result<String, Dead> {
+    let failed = |error: archestra_core::Error| Dead::new(way, error.to_string());
+    if way == Way::Forward {
+        return Ok(forward::listener(shared, link, port).await.map_err(failed)?.to_string());
+    }
+    let known = link.way(pod) == Some(way);
+    let address = route::address(shared, link, pod, way, port).await.map_err(failed)?;
+    let Some(address) = address else { return Err(Dead::new(way, "there is no address".to_owned())) };
+    if !known {
+        // Whether it leads there is seen once for each pod; afterwards it is for the client to find out.
+        drop(route::dial(way, address, others).await?);
+    }
+    Ok(match way {
+        Way::Name => format!("{}:{port}", route::service_name(shared, link)),
+        Way::Pod | Way::Service | Way::Forward => address.to_string(),
+    })
+}
+
+fn url(authority: &str, path: &str) -> String {
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    format!("http://{authority}{slash}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url;
+
+    #[test]
+    fn urls_have_one_slash() {
+        assert_eq!(url("10.0.0.1:8080", "/mcp"), "http://10.0.0.1:8080/mcp");
+        assert_eq!(url("[fd00::1]:8080", "mcp"), "http://[fd00::1]:8080/mcp");
+    }
+}

@@ -1,0 +1,211 @@
+//! `KubernetesRuntime`: the trait `Runtime` on the parts of this crate.
+
+use crate::{
+    access::{self, AccessError},
+    apply,
+    areas::{Area, Areas},
+    cluster::Cluster,
+    config::KubernetesConfig,
+    gc, logs, manifest,
+    platform::Platform,
+    pull_secrets, remove, restart, scheduling,
+    turns::Turns,
+    validate,
+};
+use archestra_core::{
+    Error, Finding, Result,
+    catalog::Scope,
+    runtime::{
+        Applied, Connection, LogLine, LogOptions, Manifest, PullSecret, Runtime, RuntimeCapabilities, Workload,
+        WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary, scheduling::Scheduling,
+    },
+};
+use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::stream::BoxStream;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long a shutdown waits for what runs in the background.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs workloads on Kubernetes.
+///
+/// Workloads outlive it: dropping it or [shutting it down](Runtime::shutdown) ends watches and connections and touches no pod,
+/// and the next one adopts what it finds.
+#[derive(Debug)]
+pub struct KubernetesRuntime {
+    cluster: Cluster,
+    scheduling: Scheduling,
+    areas: Arc<Areas>,
+    turns: Arc<Turns>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl KubernetesRuntime {
+    /// Opens the way to the cluster that the configuration names, and asks whether it answers and lets us in.
+    ///
+    /// # Errors
+    /// [`AccessError`] says what is wrong with the kubeconfig, the service account or the cluster, and what to do.
+    pub async fn connect(config: KubernetesConfig) -> Result<Self, AccessError> {
+        let access = access::open(&config).await?;
+        access::check(&access.client, &access.server, &config).await?;
+        Ok(Self::with_client(config, access.client).await)
+    }
+
+    /// Like [`connect`](Self::connect), but the cluster need not answer yet: until it does, calls fail as unavailable.
+    ///
+    /// # Errors
+    /// [`AccessError`] for what can be told without the cluster.
+    pub async fn connect_later(config: KubernetesConfig) -> Result<Self, AccessError> {
+        let access = access::open(&config).await?;
+        Ok(Self::with_client(config, access.client).await)
+    }
+
+    /// A runtime on a client that somebody else made, such as one of a fake cluster. What the configuration says about
+    /// [access](KubernetesConfig::access) is not used.
+    pub async fn with_client(mut config: KubernetesConfig, client: kube::Client) -> Self {
+        config.replica.get_or_insert_with(random_name);
+        let scheduling = scheduling::inherited(&client, config.own_pod.as_ref(), config.call_timeout).await;
+        let (config, tasks, stop) = (Arc::new(config), TaskTracker::new(), CancellationToken::new());
+        let areas = Areas::new(client.clone(), Arc::clone(&config), tasks.clone(), stop.clone());
+        let (areas, turns) = (Arc::new(areas), Arc::new(Turns::default()));
+        for namespace in std::iter::once(&config.namespace).chain(&config.more_namespaces) {
+            areas.get(namespace);
+        }
+        let cluster = Cluster { client, config };
+        drop(tasks.spawn(gc::run(cluster.clone(), Arc::clone(&areas), Arc::clone(&turns), stop.clone())));
+        Self { cluster, scheduling, areas, turns, tasks, stop }
+    }
+
+    async fn area(&self, id: &WorkloadId) -> Result<Arc<Area>> {
+        self.areas.of(id).await?.ok_or_else(|| Error::not_found("workload", id))
+    }
+
+    /// The namespace that the workload was put into, or the one for new ones.
+    fn home(&self, spec: &WorkloadSpec) -> Result<String> {
+        match &spec.namespace {
+            Some(stored) if !access::is_namespace(stored) => Err(Error::invalid(
+                "namespace",
+                format!("{stored:?} is not a namespace"),
+                "use at most 63 lower-case letters, digits and '-'",
+            )),
+            Some(stored) => Ok(stored.clone()),
+            None => Ok(self.cluster.config.namespace.clone()),
+        }
+    }
+}
+
+fn random_name() -> String {
+    let mut bytes = [0_u8; 9];
+    match aws_lc_rs::rand::fill(&mut bytes) {
+        Ok(()) => format!("archestra-{}", URL_SAFE_NO_PAD.encode(bytes)),
+        Err(_) => format!("archestra-{}", std::process::id()),
+    }
+}
+
+impl Drop for KubernetesRuntime {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Runtime for KubernetesRuntime {
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities {
+            name: "kubernetes",
+            images: true,
+            commands: true,
+            pull_secrets: true,
+            overrides: true,
+            mounts: true,
+            isolation: true,
+        }
+    }
+
+    fn platform(&self) -> BTreeMap<String, String> {
+        Platform::today(&self.cluster.config, &self.scheduling)
+    }
+
+    fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding> {
+        validate::findings(workload, &self.cluster.config)
+    }
+
+    async fn render(&self, workload: &Workload) -> Result<Manifest> {
+        let namespace = self.home(&workload.spec)?;
+        Ok(manifest::desired(workload, &self.cluster.config, &namespace)?.redacted())
+    }
+
+    async fn apply(&self, workload: &Workload) -> Result<Applied> {
+        let findings = self.validate(&workload.spec);
+        if !findings.is_empty() {
+            return Err(Error::Invalid(findings));
+        }
+        let area = self.areas.get(&self.home(&workload.spec)?);
+        area.observer.synced().await?;
+        let _turn = self.turns.take(&workload.id).await;
+        let outcome = Box::pin(apply::apply(&self.cluster, &area.namespace, workload)).await?;
+        area.observer.note_applied(outcome.deployment);
+        Ok(outcome.applied)
+    }
+
+    async fn status(&self, id: &WorkloadId) -> Result<WorkloadStatus> {
+        let area = self.area(id).await?;
+        area.observer.summary(id).map(|summary| summary.status).ok_or_else(|| Error::not_found("workload", id))
+    }
+
+    fn watch(&self) -> BoxStream<'static, Result<WorkloadEvent>> {
+        self.areas.watch()
+    }
+
+    async fn logs(&self, id: &WorkloadId, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
+        let area = self.area(id).await?;
+        logs::logs(&self.cluster.client, &area.observer, &area.namespace, id, options).await
+    }
+
+    async fn restart(&self, id: &WorkloadId) -> Result<()> {
+        let area = self.area(id).await?;
+        let _turn = self.turns.take(id).await;
+        let deployment = restart::restart(&self.cluster, &area.namespace, id).await?;
+        area.observer.note_applied(deployment);
+        Ok(())
+    }
+
+    async fn remove(&self, id: &WorkloadId) -> Result<()> {
+        let _turn = self.turns.take(id).await;
+        // Everywhere: what an interrupted removal left has no Deployment that would say where it is.
+        for area in self.areas.all() {
+            remove::objects(&self.cluster, &area.namespace, id).await?;
+            area.observer.note_removed(id);
+            area.reach.forget(id);
+            remove::pods_gone(&self.cluster, &area.namespace, id).await?;
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, id: &WorkloadId) -> Result<Connection> {
+        self.area(id).await?.reach.connect(id).await
+    }
+
+    async fn pull_secrets(&self, who: &Scope) -> Result<Vec<PullSecret>> {
+        pull_secrets::pull_secrets(&self.cluster, who).await
+    }
+
+    async fn list(&self) -> Result<Vec<WorkloadSummary>> {
+        self.areas.summaries().await
+    }
+
+    async fn shutdown(&self) {
+        self.stop.cancel();
+        for area in self.areas.all() {
+            area.reach.shutdown().await;
+        }
+        self.tasks.close();
+        if timeout(SHUTDOWN_WAIT, self.tasks.wait()).await.is_err() {
+            tracing::warn!("watches and connections to workloads have not ended in time");
+        }
+    }
+}

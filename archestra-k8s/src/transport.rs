@@ -1,0 +1,41 @@
+//! The connections to the API server: as kube makes them, but for small messages leaving at once.
+
+use http::Request;
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use kube::{
+    Client, Config,
+    client::{Body, ConfigExt as _},
+};
+use std::time::Duration;
+use tower::{BoxError, ServiceBuilder, ServiceExt as _};
+
+/// How long a silent connection is left alone before it is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// A client for the cluster of this configuration.
+///
+/// Without `TCP_NODELAY` the second of two small messages, as on a stream that is attached to, waits for the acknowledgement
+/// of the first, which may come 40 ms later.
+pub(crate) fn client(config: Config) -> kube::Result<Client> {
+    if config.proxy_url.is_some() {
+        // Connections through a proxy are kube's own business.
+        return Client::try_from(config);
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_connect_timeout(config.connect_timeout);
+    let connector = config.rustls_https_connector_with_connector(connector)?;
+    let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http.map_request(|request: Request<Body>| request));
+    Ok(Client::new(service, config.default_namespace))
+}

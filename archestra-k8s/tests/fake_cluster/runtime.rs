@@ -1,0 +1,225 @@
+//! The runtime in situations that are hard to bring about on a real cluster.
+
+use super::help::until;
+use crate::{LIMIT, echo, runtime};
+use archestra_core::{
+    runtime::{Connection, Phase, Runtime, Workload, WorkloadSpec, WorkloadStatus, WorkloadTransport, stdio::Channel},
+    testing::fixtures,
+};
+use archestra_k8s::{
+    KubernetesRuntime, ReachMode,
+    testing::{FakeCluster, FakeImage},
+};
+use futures::future::join_all;
+use k8s_openapi::api::{
+    apps::v1::{Deployment, ReplicaSet},
+    core::v1::{Pod, Secret, Service},
+    networking::v1::NetworkPolicy,
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+fn cluster() -> FakeCluster {
+    FakeCluster::new().image("example.com/base:1", echo())
+}
+
+fn workload() -> Workload {
+    fixtures::workload(fixtures::workload_spec("echo", &["echo-server"]))
+}
+
+async fn status_where(
+    runtime: &KubernetesRuntime,
+    workload: &Workload,
+    what: &str,
+    holds: impl Fn(&WorkloadStatus) -> bool,
+) -> WorkloadStatus {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let status = runtime.status(&workload.id).await.unwrap();
+        if holds(&status) {
+            return status;
+        }
+        assert!(Instant::now() < end, "{what}: {status:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn running(runtime: &KubernetesRuntime, workload: &Workload) {
+    runtime.apply(workload).await.unwrap();
+    status_where(runtime, workload, "it runs", |status| status.phase == Phase::Running).await;
+}
+
+async fn channel(runtime: &KubernetesRuntime, workload: &Workload) -> Channel {
+    match runtime.connect(&workload.id).await.unwrap() {
+        Connection::Stdio(channel) => channel,
+        Connection::Http(endpoint) => panic!("it speaks stdio, and not at {}", endpoint.url),
+    }
+}
+
+async fn says(channel: &mut Channel, text: &str) {
+    let params = json!({"name": "echo", "arguments": {"text": text}});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    channel.send(call.to_string().into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&channel.recv().await.unwrap()).unwrap();
+    assert_eq!(answer["result"]["content"][0]["text"], text, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_listens_is_reached_at_its_pod() {
+    let cluster = cluster();
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let spec = WorkloadSpec {
+        transport: WorkloadTransport::StreamableHttp { port: Some(8080), path: "/mcp".to_owned() },
+        ..fixtures::workload_spec("echo", &["echo-server"])
+    };
+    let workload = fixtures::workload(spec);
+    running(&runtime, &workload).await;
+    let endpoint = |connection| match connection {
+        Connection::Http(endpoint) => endpoint,
+        Connection::Stdio(_) => panic!("it listens"),
+    };
+    let first = endpoint(runtime.connect(&workload.id).await.unwrap());
+    let address = first.url.strip_prefix("http://").unwrap().strip_suffix("/mcp").unwrap().to_owned();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let body = r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+    let head = format!("POST /mcp HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"id\":7"), "{answer}");
+
+    let pod = cluster.all::<Pod>("default").remove(0).metadata.name.unwrap();
+    cluster.crash("default", &pod, 1);
+    status_where(&runtime, &workload, "it was restarted", |status| {
+        status.restarts == 1 && status.phase == Phase::Running
+    })
+    .await;
+    let second = endpoint(runtime.connect(&workload.id).await.unwrap());
+    assert_ne!(first.generation, second.generation, "another process answers");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_platform_adopts_and_touches_no_pod() {
+    let cluster = cluster();
+    let workload = workload();
+    let first = runtime(&cluster, ReachMode::Direct).await;
+    running(&first, &workload).await;
+    let pods = || cluster.all::<Pod>("default").into_iter().map(|pod| pod.metadata.uid).collect::<Vec<_>>();
+    let before = pods();
+    first.shutdown().await;
+    drop(first);
+    let second = runtime(&cluster, ReachMode::Direct).await;
+    let listed = second.list().await.unwrap();
+    assert_eq!(listed.iter().map(|summary| &summary.id).collect::<Vec<_>>(), [&workload.id]);
+    assert!(!second.apply(&workload).await.unwrap().changed);
+    says(&mut channel(&second, &workload).await, "adopted").await;
+    assert_eq!(pods(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_rest_there_are_watches_and_nothing_else() {
+    let cluster = cluster();
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let workloads = [workload(), workload(), workload()];
+    for workload in &workloads {
+        running(&runtime, workload).await;
+        says(&mut channel(&runtime, workload).await, "hello").await;
+    }
+    sleep(Duration::from_millis(200)).await;
+    cluster.forget_requests();
+    for workload in &workloads {
+        says(&mut channel(&runtime, workload).await, "hello again").await;
+        runtime.status(&workload.id).await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    let others: Vec<_> = cluster.requests().into_iter().filter(|request| !request.is_watch()).collect();
+    assert!(others.is_empty(), "neither rest nor calls ask the API server: {others:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_gone_for_a_while_stops_no_calls() {
+    let cluster = cluster();
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let (present, other) = (workload(), workload());
+    running(&runtime, &present).await;
+    let mut open = channel(&runtime, &present).await;
+    cluster.faults().down();
+    says(&mut open, "while it is gone").await;
+    says(&mut channel(&runtime, &present).await, "on a new connection").await;
+    assert!(runtime.apply(&other).await.unwrap_err().is_retryable());
+    let pod = cluster.all::<Pod>("default").remove(0).metadata.name.unwrap();
+    cluster.compact();
+    cluster.crash("default", &pod, 137);
+    sleep(Duration::from_millis(300)).await;
+    cluster.faults().up();
+    let seen = |status: &WorkloadStatus| status.restarts == 1 && status.phase == Phase::Running;
+    status_where(&runtime, &present, "what happened meanwhile is seen", seen).await;
+    running(&runtime, &other).await;
+    says(&mut channel(&runtime, &present).await, "after it is back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_says_what_is_wrong() {
+    let cluster = cluster()
+        .image("example.com/missing:1", FakeImage::image_pull_error("manifest unknown"))
+        .image("example.com/broken:1", FakeImage::crashes(3, "Error: API_KEY is not set"));
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let of = |image: &str| {
+        let spec = fixtures::workload_spec("echo", &["echo-server"]);
+        fixtures::workload(WorkloadSpec { image: Some(format!("example.com/{image}:1")), ..spec })
+    };
+    let says = |part: &'static str| {
+        move |status: &WorkloadStatus| status.reason.as_ref().is_some_and(|reason| reason.contains(part))
+    };
+    let (missing, broken) = (of("missing"), of("broken"));
+    runtime.apply(&missing).await.unwrap();
+    runtime.apply(&broken).await.unwrap();
+    let status = status_where(&runtime, &missing, "the image cannot be pulled", says("manifest unknown")).await;
+    assert!(status.hint.is_some(), "{status:?}");
+    status_where(&runtime, &broken, "it crashes", says("3")).await;
+
+    cluster.unschedulable(Some("0/1 nodes are available: 1 Insufficient cpu."));
+    let (nowhere, too_many) = (workload(), workload());
+    runtime.apply(&nowhere).await.unwrap();
+    status_where(&runtime, &nowhere, "no node takes it", says("Insufficient cpu")).await;
+    cluster.pod_quota("default", Some(0));
+    runtime.apply(&too_many).await.unwrap();
+    status_where(&runtime, &too_many, "the quota is exceeded", says("exceeded quota")).await;
+
+    cluster.unschedulable(None);
+    cluster.pod_quota("default", None);
+    cluster.set_image("example.com/missing:1", echo());
+    for workload in [&nowhere, &too_many, &missing] {
+        status_where(&runtime, workload, "it recovers by itself", |status| status.phase == Phase::Running).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_come_and_go_and_leave_nothing() {
+    const MANY: usize = 50;
+    let cluster = cluster();
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let workloads: Vec<_> = (0..MANY).map(|_| workload()).collect();
+    join_all(workloads.iter().map(|workload| running(&runtime, workload))).await;
+    assert_eq!(cluster.all::<Pod>("default").len(), MANY);
+    let asked = cluster.requests().iter().filter(|request| !request.is_watch()).count();
+    assert!(asked <= 20 * MANY, "{asked} requests for {MANY} installations are too many");
+    join_all(workloads.iter().map(|workload| async { runtime.remove(&workload.id).await.unwrap() })).await;
+    assert!(runtime.list().await.unwrap().is_empty());
+    let left = [
+        cluster.all::<Deployment>("default").len(),
+        cluster.all::<Service>("default").len(),
+        cluster.all::<Secret>("default").len(),
+        cluster.all::<NetworkPolicy>("default").len(),
+    ];
+    assert_eq!(left, [0; 4], "nothing that was made for a workload outlives it");
+    until("the pods are gone", || {
+        cluster.all::<ReplicaSet>("default").is_empty() && cluster.all::<Pod>("default").is_empty()
+    })
+    .await;
+}
