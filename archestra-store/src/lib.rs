@@ -8,14 +8,19 @@
 //!   transaction that checks every expectation, unique value and reference itself, so that its errors name records and not
 //!   constraints; the constraints in the schema are the net below.
 //! * **Order.** Every commit increments the one row of `feed_head` first. That row serialises commits, so that revisions become
-//!   visible in their order, on any database. `changes` keeps what the latest commits touched.
+//!   visible in their order, on any database. `changes` keeps what the latest commits touched. A commit whose answer is lost with
+//!   the connection is looked up there by a mark of its own; where that cannot be done, the error says that nobody knows.
 //! * **The feed** has one poller for each store and any number of followers. A commit in this process wakes the poller;
-//!   commits of other processes are noticed within a fraction of a second. A follower reads `changes` from its own position,
+//!   commits of other processes are noticed within a fraction of a second, on PostgreSQL at once where its notifications get
+//!   through. A follower reads `changes` from its own position,
 //!   so that a slow one costs no memory; one that fell behind what is kept is told to resync.
 //! * **Secrets** are sealed with AES-256-GCM under keys derived from the ring; the seal binds reference and version, so that
 //!   no row can stand in for another one or for its own past.
+//! * **Vault.** [`VaultStore`] keeps secrets in the KV engine of Vault or OpenBao instead, and [`VaultReadOnly`] reads those that
+//!   people put there. One login serves all requests, is renewed before it ends, and made anew once for everybody; a server that
+//!   is sealed, a standby, refuses or does not answer is told apart, and never worked around.
 //!
-//! Nothing but `sql/dialect.rs` knows which database it is.
+//! Nothing but `sql/dialect` knows which database it is.
 //!
 //! # Example
 //! ```
@@ -38,9 +43,13 @@
 //! [`AuditSink`]: archestra_core::state::AuditSink
 //! [`KeyRing`]: archestra_core::secret::KeyRing
 
+mod backup;
 mod migrations;
 mod secret;
 mod sql;
 
-pub use secret::{RingClaim, SqlSecrets};
+pub use backup::BackupCounts;
+#[cfg(feature = "vault-aws")]
+pub use secret::{AwsCredentialSource, AwsCredentials};
+pub use secret::{KvVersion, RingClaim, SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore};
 pub use sql::{SqlConfig, SqlStore};

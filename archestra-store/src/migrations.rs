@@ -1,6 +1,7 @@
 //! The schema, as the list of steps that lead to it.
 
 mod m20261120_000001_initial;
+mod m20261120_000002_pages;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -10,6 +11,6 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261120_000001_initial::Initial)]
+        vec![Box::new(m20261120_000001_initial::Initial), Box::new(m20261120_000002_pages::Pages)]
     }
 }

@@ -1,7 +1,11 @@
-//! Secrets in the database, and the agreement of all replicas on one key ring.
+//! Secrets in the database or in Vault, and the agreement of all replicas on one key ring.
 
 mod ring;
 mod sql;
+mod vault;
 
 pub use ring::RingClaim;
 pub use sql::SqlSecrets;
+#[cfg(feature = "vault-aws")]
+pub use vault::{AwsCredentialSource, AwsCredentials};
+pub use vault::{KvVersion, VaultAuth, VaultConfig, VaultReadOnly, VaultStore};

@@ -11,6 +11,8 @@ pub(crate) mod error;
 mod family;
 mod feed;
 mod identity;
+#[cfg(test)]
+mod plans;
 mod read;
 mod state;
 

@@ -3,15 +3,20 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a test fails by panicking; clippy does not see that helpers of tests are tests"
 )]
 
+#[path = "sqlite/backup.rs"]
+mod backup;
 #[path = "sqlite/conformance.rs"]
 mod conformance;
 #[path = "sqlite/connect.rs"]
 mod connect;
 #[path = "sqlite/feed.rs"]
 mod feed;
+#[path = "shared/hammer.rs"]
+mod hammer;
 #[path = "sqlite/load.rs"]
 mod load;
 #[path = "sqlite/records.rs"]

@@ -1,10 +1,7 @@
 //! The claim of a replica that it runs with its key ring, which keeps others with another ring out.
 
 use super::SqlSecrets;
-use crate::sql::{
-    database::{Database, column, execute, row},
-    error::db_error,
-};
+use crate::sql::database::{Database, column, execute, row};
 use archestra_core::{Error, Result};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
 use std::time::Duration;
@@ -42,7 +39,7 @@ impl RingClaim {
     pub async fn release(self) -> Result<()> {
         self.heartbeat.abort();
         let gone = Query::delete().from_table(RINGS).and_where(Expr::col("instance").eq(self.instance.as_str())).take();
-        self.db.within("releasing the key ring", execute(self.db.writer(), &gone)).await.map(|_| ())
+        self.db.within("releasing the key ring", self.db.write(&gone)).await.map(|_| ())
     }
 }
 
@@ -95,7 +92,7 @@ async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
         .on_conflict(OnConflict::column("instance").update_columns(["fingerprint", "seen_at"]).to_owned())
         .take();
     execute(&tx, &seen).await?;
-    tx.commit().await.map_err(db_error)
+    db.commit(tx).await
 }
 
 async fn renew(db: Database, instance: String, fingerprint: String, lost: CancellationToken) {

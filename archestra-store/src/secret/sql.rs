@@ -3,13 +3,12 @@
 use crate::sql::{
     SqlStore,
     database::{Database, begins, column, count, execute, row, rows, stored},
-    error::db_error,
 };
 use archestra_core::{
     Error, Result,
     secret::{
-        Derived, Expect, KeyId, KeyRing, KeyRingError, Purpose, SecretBundle, SecretRef, SecretStore, SecretVersion,
-        StoredBundle,
+        Accepts, Derived, Expect, KeyId, KeyRing, KeyRingError, Purpose, SecretBundle, SecretRef, SecretStore,
+        SecretVersion, StoredBundle,
     },
 };
 use async_trait::async_trait;
@@ -103,7 +102,7 @@ impl SqlSecrets {
                     .and_where(Expr::col("ref").eq(reference))
                     .and_where(Expr::col("version").eq(stored(version)))
                     .take();
-                execute(db.writer(), &update).await?;
+                db.write(&update).await?;
             }
             Ok(old.len() as u64)
         })
@@ -200,6 +199,7 @@ impl SecretStore for SqlSecrets {
     }
 
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        Accepts::Values.check(bundle)?;
         let db = self.db();
         db.within("writing a secret", async {
             for _ in 0..TRIES {
@@ -221,7 +221,7 @@ impl SecretStore for SqlSecrets {
                     return Err(Error::conflict("secret", reference, reason));
                 }
                 if let Some(version) = self.write(&tx, reference, bundle, present).await? {
-                    tx.commit().await.map_err(db_error)?;
+                    db.commit(tx).await?;
                     return Ok(version);
                 }
             }
@@ -232,7 +232,7 @@ impl SecretStore for SqlSecrets {
 
     async fn remove(&self, reference: &SecretRef) -> Result<()> {
         let statement = Query::delete().from_table(SECRETS).and_where(Expr::col("ref").eq(reference.as_str())).take();
-        self.db().within("removing a secret", execute(self.db().writer(), &statement)).await.map(|_| ())
+        self.db().within("removing a secret", self.db().write(&statement)).await.map(|_| ())
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {

@@ -3,7 +3,7 @@
 use super::{
     SqlStore,
     catalog::is,
-    database::{column, execute, row, rows},
+    database::{column, row, rows},
     error::{db_error, unreadable, unwritable},
     read::bad_cursor,
 };
@@ -19,7 +19,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use sea_orm::{
     ConnectionTrait as _, DbBackend, QueryResult, Statement, Value,
-    sea_query::{Condition, Expr, ExprTrait as _, OnConflict, Order, Query},
+    sea_query::{Condition, Expr, ExprTrait as _, LockBehavior, LockType, OnConflict, Order, Query, SelectStatement},
 };
 use uuid::Uuid;
 
@@ -38,38 +38,19 @@ impl AuditSink for SqlStore {
         }
         let db = self.db();
         let statements = statements(db.reader.get_database_backend(), records)?;
-        db.within("writing audit records", async {
+        let written = db.racing(|| async {
             let tx = db.begin().await?;
-            for statement in statements {
-                tx.execute_raw(statement).await.map_err(db_error)?;
+            for statement in &statements {
+                tx.execute_raw(statement.clone()).await.map_err(db_error)?;
             }
-            tx.commit().await.map_err(db_error)
-        })
-        .await
+            db.commit(tx).await
+        });
+        db.within("writing audit records", written).await
     }
 
     async fn list(&self, query: &AuditQuery) -> Result<Page<AuditRecord>> {
         let limit = query.limit.clamp(1, MAX_PAGE);
-        let mut filter = Condition::all()
-            .add_option(query.action.as_deref().map(|action| is("action", action)))
-            .add_option(query.actor.as_deref().map(|actor| is("actor_id", actor)))
-            .add_option(query.consumer.as_deref().map(|consumer| is("consumer", consumer)))
-            .add_option(query.from.map(|from| Expr::col("at").gte(from.timestamp_micros())))
-            .add_option(query.until.map(|until| Expr::col("at").lt(until.timestamp_micros())));
-        if let Some(cursor) = &query.cursor {
-            let (at, id) = parse(cursor)?;
-            let same = Condition::all().add(Expr::col("at").eq(at)).add(Expr::col("id").lt(id));
-            // The first part says what the index can use.
-            filter = filter.add(Expr::col("at").lte(at)).add(Condition::any().add(Expr::col("at").lt(at)).add(same));
-        }
-        let statement = Query::select()
-            .columns(["id", "at", "doc"])
-            .from(AUDIT)
-            .cond_where(filter)
-            .order_by("at", Order::Desc)
-            .order_by("id", Order::Desc)
-            .limit(limit as u64 + 1)
-            .take();
+        let statement = page_of(query, limit)?;
         let found = self.db().within("listing audit records", rows(&self.db().reader, &statement)).await?;
         let more = found.len() > limit;
         let found = &found[..limit.min(found.len())];
@@ -93,17 +74,43 @@ impl AuditSink for SqlStore {
             .from(AUDIT)
             .and_where(Expr::col("at").lt(before.timestamp_micros()))
             .limit(PRUNED)
+            // Two that remove the same rows in another order would wait for each other.
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .take();
         let statement = Query::delete().from_table(AUDIT).and_where(Expr::col("id").in_subquery(old)).take();
         let mut removed = 0;
         loop {
-            let count = db.within("removing audit records", execute(db.writer(), &statement)).await?;
+            let count = db.within("removing audit records", db.write(&statement)).await?;
             removed += count;
             if count < PRUNED {
                 return Ok(removed);
             }
         }
     }
+}
+
+/// One page, and one record more that says whether there is another page.
+pub(super) fn page_of(query: &AuditQuery, limit: usize) -> Result<SelectStatement> {
+    let mut filter = Condition::all()
+        .add_option(query.action.as_deref().map(|action| is("action", action)))
+        .add_option(query.actor.as_deref().map(|actor| is("actor_id", actor)))
+        .add_option(query.consumer.as_deref().map(|consumer| is("consumer", consumer)))
+        .add_option(query.from.map(|from| Expr::col("at").gte(from.timestamp_micros())))
+        .add_option(query.until.map(|until| Expr::col("at").lt(until.timestamp_micros())));
+    if let Some(cursor) = &query.cursor {
+        let (at, id) = parse(cursor)?;
+        let same = Condition::all().add(Expr::col("at").eq(at)).add(Expr::col("id").lt(id));
+        // The first part says what the index can use.
+        filter = filter.add(Expr::col("at").lte(at)).add(Condition::any().add(Expr::col("at").lt(at)).add(same));
+    }
+    Ok(Query::select()
+        .columns(["id", "at", "doc"])
+        .from(AUDIT)
+        .cond_where(filter)
+        .order_by("at", Order::Desc)
+        .order_by("id", Order::Desc)
+        .limit(limit as u64 + 1)
+        .take())
 }
 
 /// Records make up most of what a busy gateway writes, so each text is built once per batch and not per record.
@@ -164,7 +171,7 @@ fn record(row: &QueryResult) -> Result<AuditRecord> {
     serde_json::from_str(&doc).map_err(|error| unreadable(AuditId::KIND, error))
 }
 
-fn cursor(at: i64, id: Uuid) -> Cursor {
+pub(super) fn cursor(at: i64, id: Uuid) -> Cursor {
     let mut bytes = at.to_be_bytes().to_vec();
     bytes.extend_from_slice(id.as_bytes());
     Cursor(URL_SAFE_NO_PAD.encode(bytes))

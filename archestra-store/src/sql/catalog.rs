@@ -46,6 +46,12 @@ impl CatalogStore for SqlStore {
     }
 }
 
+/// How a page is read.
+#[cfg(test)]
+pub(super) fn page_of(query: &Query, after: Option<uuid::Uuid>) -> sea_query::SelectStatement {
+    read::page_of(rows::table(query.kind()), matching(query), after, 100)
+}
+
 fn named(lookup: &Lookup) -> (Kind, Condition) {
     match lookup {
         Lookup::EntryNamed(name) => (Kind::Entry, is("name", name.as_str())),

@@ -6,7 +6,7 @@ mod plan;
 use super::{
     SqlStore,
     database::{execute, stored},
-    error::unwritable,
+    error::{db_error, is_lost, unwritable},
     family::{Family, Key, id},
     feed,
 };
@@ -37,18 +37,28 @@ pub(super) async fn commit<F: Family>(
     if changes.is_empty() {
         return feed::head(&db.reader).await.map(|head| StoreRevision(head.revision));
     }
+    db.racing(|| attempt::<F>(store, changes.clone())).await
+}
+
+async fn attempt<F: Family>(store: &SqlStore, changes: ChangeSet<F::Record, Key<F>>) -> Result<StoreRevision> {
+    let db = store.db();
     let tx = db.begin().await?;
     // First of all: the row of the head lets one commit through at a time, on a database with many writers, too.
-    let head = feed::advance(&tx).await?;
+    let head = feed::advance(&tx, db.dialect).await?;
     let plan = Plan::<F>::make(&tx, changes).await?;
     check::uniques(&tx, &plan).await?;
     write(&tx, &plan).await?;
     check::references(&tx, &plan).await?;
-    feed::record(&tx, head.revision, F::STORE, &plan.touched).await?;
+    let mark = db.dialect.loses_answers().then(Uuid::now_v7);
+    feed::record(&tx, head.revision, F::STORE, &plan.touched, mark).await?;
     feed::prune(&tx, &head, store.inner.kept_revisions).await?;
     // Whether or not this future is dropped while it waits, the poller looks afterwards.
     let _wake = store.inner.feed.wake_on_drop();
-    tx.commit().await.map_err(super::error::db_error)?;
+    match (tx.commit().await, mark) {
+        (Ok(()), _) => {}
+        (Err(error), Some(mark)) if is_lost(&error) => feed::settle(db, head.revision, mark, error).await?,
+        (Err(error), _) => return Err(db_error(error)),
+    }
     Ok(StoreRevision(head.revision))
 }
 

@@ -7,6 +7,9 @@ use std::{fmt, time::Duration};
 pub struct SqlConfig {
     url: String,
     pub(crate) readers: u32,
+    pub(crate) writers: u32,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) application_name: String,
     pub(crate) lock_timeout: Duration,
     pub(crate) deadline: Duration,
     pub(crate) poll_interval: Duration,
@@ -14,14 +17,23 @@ pub struct SqlConfig {
 }
 
 impl SqlConfig {
-    /// The database at `url`, `sqlite://PATH` or `sqlite::memory:`, with the usual settings.
+    /// The database at `url`, `sqlite://PATH`, `sqlite::memory:` or `postgres://USER@HOST/DATABASE`, with the usual settings.
     ///
-    /// A path is absolute (`sqlite:///var/lib/archestra.db`) or relative to the working directory
+    /// **SQLite.** A path is absolute (`sqlite:///var/lib/archestra.db`) or relative to the working directory
     /// (`sqlite://archestra.db`); its folder must exist. A database in memory is gone with its store.
+    ///
+    /// **PostgreSQL.** The URL names user, host and database, and a password if one is needed. Its parameters are those of
+    /// libpq, as far as there are any here: `sslmode` (`prefer`, unless it is said otherwise), `sslrootcert`, `sslcert`,
+    /// `sslkey`, `host` (a folder with a socket, too), `hostaddr`, `port`, `dbname`, `user`, `password`, `application_name`,
+    /// `options`. A pooler may be in front of it; one that hands out servers by the transaction must know prepared statements
+    /// (PgBouncer 1.21 or newer, with `max_prepared_statements` above 0).
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             readers: 4,
+            writers: 4,
+            connect_timeout: Duration::from_secs(10),
+            application_name: "archestra".to_owned(),
             lock_timeout: Duration::from_secs(20),
             deadline: Duration::from_secs(30),
             poll_interval: Duration::from_millis(200),
@@ -33,6 +45,28 @@ impl SqlConfig {
     #[must_use]
     pub fn readers(mut self, readers: u32) -> Self {
         self.readers = readers.max(1);
+        self
+    }
+
+    /// How many writes are under way at once, each on its connection; 4 by default, at least 1. On SQLite it is always one.
+    #[must_use]
+    pub fn writers(mut self, writers: u32) -> Self {
+        self.writers = writers.max(1);
+        self
+    }
+
+    /// How long it may take until there is a connection, be it that one is made or that one is free; 10 s by default. On SQLite
+    /// the deadline says so.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// What the server of the database calls us, unless the URL says so; `archestra` by default.
+    #[must_use]
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = name.into();
         self
     }
 
@@ -86,6 +120,9 @@ impl fmt::Debug for SqlConfig {
         f.debug_struct("SqlConfig")
             .field("url", &self.shown_url())
             .field("readers", &self.readers)
+            .field("writers", &self.writers)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("application_name", &self.application_name)
             .field("lock_timeout", &self.lock_timeout)
             .field("deadline", &self.deadline)
             .field("poll_interval", &self.poll_interval)

@@ -12,14 +12,20 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _, Query},
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Where `sea-orm-migration` keeps what it has applied.
 const APPLIED: &str = "seaql_migrations";
+/// How long it may take to bring the schema up to date, be it by us or by the process that we wait for.
+const UPGRADE: Duration = Duration::from_secs(600);
 
 /// Opens the database that `config` names.
 pub(super) async fn connect(config: &SqlConfig) -> Result<Database> {
     let db = Dialect::open(config).await?;
-    match db.within("opening the database", prepare(&db, config)).await {
+    let limit = config.deadline.max(UPGRADE);
+    let prepared = timeout(limit, prepare(&db)).await;
+    match prepared.unwrap_or(Err(Error::Timeout { operation: "opening the database", after: limit })) {
         Ok(()) => Ok(db),
         Err(error) => {
             db.close().await;
@@ -28,14 +34,15 @@ pub(super) async fn connect(config: &SqlConfig) -> Result<Database> {
     }
 }
 
-async fn prepare(db: &Database, config: &SqlConfig) -> Result<()> {
-    // One transaction that has the write lock from its beginning: of several processes one migrates, the others find it done.
+async fn prepare(db: &Database) -> Result<()> {
+    // One transaction that has a lock from its beginning: of several processes one migrates, the others find it done.
     let tx = db.begin().await?;
-    if is_outdated(&tx, config).await? {
+    db.dialect.lock_schema(&tx).await.map_err(refused)?;
+    if is_outdated(&tx, db).await? {
         Migrator::up(&tx, None).await.map_err(refused)?;
     }
     tx.commit().await.map_err(refused)?;
-    // A file that can only be read is noticed by nothing but a write.
+    // A database that can only be read is noticed by nothing but a write.
     let tx = db.begin().await?;
     let touch = Query::update()
         .table("feed_head")
@@ -47,7 +54,7 @@ async fn prepare(db: &Database, config: &SqlConfig) -> Result<()> {
 }
 
 /// Whether steps are missing. One that we do not know is refused.
-async fn is_outdated(tx: &DatabaseTransaction, config: &SqlConfig) -> Result<bool> {
+async fn is_outdated(tx: &DatabaseTransaction, db: &Database) -> Result<bool> {
     if !SchemaManager::new(tx).has_table(APPLIED).await.map_err(refused)? {
         return Ok(true);
     }
@@ -59,7 +66,7 @@ async fn is_outdated(tx: &DatabaseTransaction, config: &SqlConfig) -> Result<boo
             let reason = format!(
                 "its schema has the step {version}, which this version does not know; start the newer version that made it, or restore a backup"
             );
-            return Err(Error::conflict("database", config.shown_url(), reason));
+            return Err(Error::conflict("database", &db.name, reason));
         }
     }
     Ok(applied.len() < known.len())

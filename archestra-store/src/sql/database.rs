@@ -1,22 +1,36 @@
 //! The connections of one database, and what is done with them.
 
-use super::{dialect::Dialect, error::db_error};
+use super::{
+    dialect::Dialect,
+    error::{db_error, in_doubt, is_lost, is_race},
+};
 use archestra_core::{Error, Result};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, QueryResult, StatementBuilder, TryGetable,
     sea_query::{Expr, ExprTrait as _, Func},
 };
-use std::{fmt, future::Future, time::Duration};
-use tokio::time::timeout;
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+use tokio::time::{sleep, timeout};
+
+/// How often a write begins anew that lost a race to another one.
+const RACES: u32 = 8;
+/// How much longer it waits each time.
+const STEP: Duration = Duration::from_millis(10);
+/// How long connections may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Connections to read, to write, and to watch for changes.
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) dialect: Dialect,
+    /// Which database it is, for people.
+    pub(crate) name: Arc<str>,
     /// For queries. Never used while a transaction is open: on one connection that would wait for itself.
     pub(crate) reader: DatabaseConnection,
     writer: DatabaseConnection,
     pub(crate) watcher: DatabaseConnection,
+    /// For notifications, where there are any.
+    pub(crate) listener: Option<DatabaseConnection>,
     single: bool,
     deadline: Duration,
 }
@@ -25,28 +39,47 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
             .field("dialect", &self.dialect)
+            .field("name", &self.name)
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }
 }
 
+/// Pools of their own for each purpose.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub(crate) reader: DatabaseConnection,
+    pub(crate) writer: DatabaseConnection,
+    pub(crate) watcher: DatabaseConnection,
+    pub(crate) listener: Option<DatabaseConnection>,
+}
+
 impl Database {
-    /// A database with pools of their own to read, to write and to watch, in this order.
+    /// A database with pools of their own for each purpose.
     pub(crate) fn pooled(
         dialect: Dialect,
-        [reader, writer, watcher]: [DatabaseConnection; 3],
+        name: impl Into<Arc<str>>,
+        connections: Connections,
         deadline: Duration,
     ) -> Self {
-        Self { dialect, reader, writer, watcher, single: false, deadline }
+        let Connections { reader, writer, watcher, listener } = connections;
+        Self { dialect, name: name.into(), reader, writer, watcher, listener, single: false, deadline }
     }
 
     /// A database with one connection for everything.
-    pub(crate) fn single(dialect: Dialect, connection: DatabaseConnection, deadline: Duration) -> Self {
+    pub(crate) fn single(
+        dialect: Dialect,
+        name: impl Into<Arc<str>>,
+        connection: DatabaseConnection,
+        deadline: Duration,
+    ) -> Self {
         Self {
             dialect,
+            name: name.into(),
             reader: connection.clone(),
             writer: connection.clone(),
             watcher: connection,
+            listener: None,
             single: true,
             deadline,
         }
@@ -59,12 +92,49 @@ impl Database {
 
     /// Begins a transaction that writes, when it is its turn.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
-        self.dialect.begin_write(&self.writer).await.map_err(db_error)
+        match self.dialect.begin_write(&self.writer).await {
+            // A connection that the server closed meanwhile is found out by its next use; nothing was done with it.
+            Err(error) if is_lost(&error) => self.dialect.begin_write(&self.writer).await,
+            outcome => outcome,
+        }
+        .map_err(db_error)
     }
 
-    /// For one statement that writes.
-    pub(crate) const fn writer(&self) -> &DatabaseConnection {
-        &self.writer
+    /// Begins a transaction that reads everything as of one moment.
+    pub(crate) async fn begin_snapshot(&self) -> Result<DatabaseTransaction> {
+        self.dialect.begin_snapshot(&self.reader).await.map_err(db_error)
+    }
+
+    /// Ends a transaction with all that it did.
+    pub(crate) async fn commit(&self, tx: DatabaseTransaction) -> Result<()> {
+        tx.commit().await.map_err(in_doubt)
+    }
+
+    /// Runs one statement that writes, and says how many rows it changed.
+    pub(crate) async fn write<S: StatementBuilder + Sync>(&self, statement: &S) -> Result<u64> {
+        let changed = || async { self.writer.execute(statement).await.map_err(in_doubt) };
+        Ok(self.racing(changed).await?.rows_affected())
+    }
+
+    /// Runs one statement that writes and returns at most one row.
+    pub(crate) async fn write_row<S: StatementBuilder + Sync>(&self, statement: &S) -> Result<Option<QueryResult>> {
+        // To its end: a statement that writes is not done before.
+        let written = || async { self.writer.query_all(statement).await.map_err(in_doubt) };
+        Ok(self.racing(written).await?.into_iter().next())
+    }
+
+    /// Begins a write anew that the database broke off because it met another one, a few times.
+    pub(crate) async fn racing<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        for n in 1..RACES {
+            match attempt().await {
+                Err(error) if is_race(&error) => sleep(STEP * n).await,
+                outcome => return outcome,
+            }
+        }
+        attempt().await
     }
 
     /// Bounds how long an operation takes.
@@ -81,9 +151,12 @@ impl Database {
 
     /// Closes all connections once what runs on them is done.
     pub(crate) async fn close(&self) {
-        for pool in [&self.watcher, &self.reader, &self.writer] {
-            if let Err(error) = pool.close_by_ref().await {
-                tracing::warn!(%error, "closing a database connection failed");
+        let pools = [Some(&self.watcher), self.listener.as_ref(), Some(&self.reader), Some(&self.writer)];
+        for pool in pools.into_iter().flatten() {
+            match timeout(CLOSING, pool.close_by_ref()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "closing a database connection failed"),
+                Err(_) => tracing::warn!("a database connection does not close; it is left to itself"),
             }
         }
     }
@@ -112,7 +185,7 @@ pub(crate) async fn execute<C: ConnectionTrait, S: StatementBuilder + Sync>(db: 
 
 /// A condition that a column of text begins with `prefix`, byte for byte.
 pub(crate) fn begins(column: &'static str, prefix: &str) -> Expr {
-    let length = i64::try_from(prefix.chars().count()).unwrap_or(i64::MAX);
+    let length = i32::try_from(prefix.chars().count()).unwrap_or(i32::MAX);
     Expr::from(Func::cust("substr").args([Expr::col(column), Expr::val(1), Expr::val(length)])).eq(prefix)
 }
 

@@ -5,6 +5,7 @@ mod follow;
 use super::{
     commit::insert,
     database::{Database, column, count, execute, row, stored},
+    dialect::Dialect,
     family::id,
 };
 use archestra_core::{
@@ -14,13 +15,13 @@ use archestra_core::{
 use follow::Follower;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction,
-    sea_query::{Expr, ExprTrait as _, Query},
+    ConnectionTrait, DatabaseTransaction, DbErr,
+    sea_query::{Expr, ExprTrait as _, LockType, Query},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -31,6 +32,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(5);
 /// After so many looks at the change counter the head is read in any case.
 const TRUSTED: u32 = 5;
+/// What the log calls a mark by which a commit is found again. No store follows it.
+const MARKS: &str = "commit";
+/// How long it may take to find out whether a commit happened.
+const SETTLE: Duration = Duration::from_secs(15);
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// The head of the change log.
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +53,13 @@ pub(super) async fn head<C: ConnectionTrait>(db: &C) -> Result<Head> {
 }
 
 /// Takes the next revision. Until the transaction ends no other one gets further than this.
-pub(super) async fn advance(tx: &DatabaseTransaction) -> Result<Head> {
+pub(super) async fn advance(tx: &DatabaseTransaction, dialect: Dialect) -> Result<Head> {
+    let taken = ["revision", "floor"].map(Expr::col).into_iter().chain(dialect.announcement());
     let next = Query::update()
         .table("feed_head")
         .value("revision", Expr::col("revision").add(1))
         .and_where(Expr::col("id").eq(1))
-        .returning(Query::returning().columns(["revision", "floor"]))
+        .returning(Query::returning().exprs(taken))
         .take();
     parse(row(tx, &next).await?.as_ref())
 }
@@ -66,12 +73,13 @@ fn parse(row: Option<&sea_orm::QueryResult>) -> Result<Head> {
     Ok(Head { revision: count(row, "revision")?, floor: count(row, "floor")? })
 }
 
-/// Notes what a commit touched.
+/// Notes what a commit touched, and a mark of its own by which it is found again.
 pub(super) async fn record<K: StoreKey>(
     tx: &DatabaseTransaction,
     revision: u64,
     store: &'static str,
     keys: &BTreeSet<K>,
+    mark: Option<Uuid>,
 ) -> Result<()> {
     let rows = keys
         .iter()
@@ -79,8 +87,51 @@ pub(super) async fn record<K: StoreKey>(
         .map(|(key, position)| {
             vec![stored(revision).into(), position.into(), store.into(), key.label().into(), id(key)]
         })
+        .chain(mark.map(|mark| vec![stored(revision).into(), (-1).into(), MARKS.into(), MARKS.into(), mark.into()]))
         .collect();
     insert(tx, "changes", &["revision", "position", "store", "kind", "id"], rows).await
+}
+
+/// Finds out whether a commit happened whose answer was lost.
+///
+/// # Errors
+/// That it did not happen, or that nobody can tell.
+pub(super) async fn settle(db: &Database, revision: u64, mark: Uuid, lost: DbErr) -> Result<()> {
+    let until = Instant::now() + SETTLE;
+    let happened = loop {
+        match happened(db, revision, mark).await {
+            Ok(happened) => break happened,
+            Err(error) if Instant::now() >= until || !error.is_retryable() => break None,
+            Err(_) => sleep(SETTLE_PAUSE).await,
+        }
+    };
+    match happened {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::Unavailable {
+            backend: "database",
+            reason: "the connection to it was lost before the change was committed; nothing was changed, try again"
+                .to_owned(),
+            source: Some(lost.into()),
+        }),
+        None => Err(super::error::in_doubt(lost)),
+    }
+}
+
+/// Whether there is a commit of this revision and mark; `None` when too much came after it to tell.
+async fn happened(db: &Database, revision: u64, mark: Uuid) -> Result<Option<bool>> {
+    let tx = db.begin().await?;
+    // Where the commit is still under way, it holds this row until it ends.
+    let head = Query::select().columns(["revision", "floor"]).from("feed_head").lock(LockType::Update).take();
+    let head = parse(row(&tx, &head).await?.as_ref())?;
+    let ours = Query::select()
+        .column("position")
+        .from("changes")
+        .and_where(Expr::col("revision").eq(stored(revision)))
+        .and_where(Expr::col("id").eq(mark))
+        .take();
+    let found = row(&tx, &ours).await?.is_some();
+    tx.rollback().await.map_err(super::error::db_error)?;
+    Ok((found || head.floor < revision).then_some(found))
 }
 
 /// Forgets old changes, many at a time.
@@ -121,6 +172,13 @@ impl Feed {
     pub(super) fn start(db: Database, interval: Duration) -> Self {
         let (sender, pulse) = watch::channel(Pulse { looks: 0, head: 0, trouble: None });
         let (wake, stop, tasks) = (Arc::new(Notify::new()), CancellationToken::new(), TaskTracker::new());
+        let (heard, listening, unheard) = (Arc::clone(&wake), db.clone(), stop.clone().cancelled_owned());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = unheard => {}
+                () = listening.dialect.listen(&listening, &heard) => {}
+            }
+        });
         let poller = Poller { db: db.clone(), interval, wake: Arc::clone(&wake), counter: None, trusted: 0 };
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(async move {

@@ -50,6 +50,12 @@ impl IdentityStore for SqlStore {
     }
 }
 
+/// How a page is read.
+#[cfg(test)]
+pub(super) fn page_of(query: &IdentityQuery, after: Option<uuid::Uuid>) -> sea_orm::sea_query::SelectStatement {
+    read::page_of(rows::table(query.kind()), matching(query), after, 100)
+}
+
 fn named(lookup: &IdentityLookup) -> (IdentityKind, Condition) {
     match lookup {
         IdentityLookup::UserByEmail(email) => (IdentityKind::User, is("email", email.as_str())),

@@ -49,12 +49,8 @@ pub(super) async fn list<F: Family>(
     page: &PageRequest,
 ) -> Result<Page<Versioned<F::Record>>> {
     let limit = page.limit.clamp(1, MAX_PAGE);
-    let mut statement = select(table, filter);
-    if let Some(cursor) = &page.cursor {
-        statement.and_where(Expr::col("id").gt(parse(cursor)?));
-    }
-    statement.order_by("id", Order::Asc).limit(limit as u64 + 1);
-    let found = rows(&db.reader, &statement).await?;
+    let after = page.cursor.as_ref().map(parse).transpose()?;
+    let found = rows(&db.reader, &page_of(table, filter, after, limit)).await?;
     let more = found.len() > limit;
     let found = &found[..limit.min(found.len())];
     let next = match found.last() {
@@ -63,6 +59,13 @@ pub(super) async fn list<F: Family>(
     };
     let items = found.iter().map(|row| record::<F>(table, row)).collect::<Result<_>>()?;
     Ok(Page { items, next })
+}
+
+/// One page, and one record more that says whether there is another page.
+pub(super) fn page_of(table: &Table, filter: Condition, after: Option<Uuid>, limit: usize) -> SelectStatement {
+    let after = after.map(|id| Expr::col("id").gt(id));
+    let mut statement = select(table, filter.add_option(after));
+    statement.order_by("id", Order::Asc).limit(limit as u64 + 1).take()
 }
 
 async fn find_in<F: Family, C: ConnectionTrait>(

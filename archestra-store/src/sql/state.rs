@@ -3,7 +3,7 @@
 use super::{
     SqlStore,
     catalog::is,
-    database::{Database, begins, column, execute, row, rows},
+    database::{Database, begins, column, row, rows},
     feed,
 };
 use archestra_core::{
@@ -12,7 +12,7 @@ use archestra_core::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, InsertStatement, OnConflict, Query};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, InsertStatement, LockBehavior, LockType, OnConflict, Query};
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -57,12 +57,14 @@ impl SqlStore {
                 .from(table)
                 .and_where(Expr::col("expires_at").lte(db.dialect.now_ms()))
                 .limit(PURGE_ROWS)
+                // Two that remove the same rows in another order would wait for each other.
+                .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
                 .take();
             let gone = Query::delete()
                 .from_table(table)
                 .and_where(Expr::tuple([Expr::col("space"), Expr::col("name")]).in_subquery(expired))
                 .take();
-            if let Err(error) = execute(db.writer(), &gone).await {
+            if let Err(error) = db.write(&gone).await {
                 tracing::warn!(%error, "removing expired state failed");
             }
         }
@@ -79,7 +81,7 @@ impl StateStore for SqlStore {
 
     async fn put(&self, key: &StateKey, value: Bytes, ttl: Duration) -> Result<()> {
         let statement = insert(self.db(), key, &value, ttl)?.on_conflict(replace()).take();
-        self.run("writing state", async { execute(self.db().writer(), &statement).await }).await?;
+        self.run("writing state", self.db().write(&statement)).await?;
         self.purge().await;
         Ok(())
     }
@@ -89,7 +91,7 @@ impl StateStore for SqlStore {
         let expired = Expr::col((STATE, "expires_at")).lte(db.dialect.now_ms());
         let statement =
             insert(db, key, &value, ttl)?.on_conflict(replace().action_and_where(expired).to_owned()).take();
-        let written = self.run("writing state", async { execute(db.writer(), &statement).await }).await?;
+        let written = self.run("writing state", db.write(&statement)).await?;
         self.purge().await;
         Ok(written > 0)
     }
@@ -103,20 +105,20 @@ impl StateStore for SqlStore {
             .value("expires_at", expiry(db, ttl))
             .cond_where(at(key).add(is("value", expected.to_vec())).add(live(db, STATE)))
             .take();
-        Ok(self.run("writing state", async { execute(db.writer(), &statement).await }).await? > 0)
+        Ok(self.run("writing state", db.write(&statement)).await? > 0)
     }
 
     async fn take(&self, key: &StateKey) -> Result<Option<Bytes>> {
         let db = self.db();
         let statement =
             Query::delete().from_table(STATE).cond_where(at(key).add(live(db, STATE))).returning_col("value").take();
-        self.run("taking state", async { row(db.writer(), &statement).await?.map(|row| bytes(&row)).transpose() }).await
+        self.run("taking state", async { db.write_row(&statement).await?.map(|row| bytes(&row)).transpose() }).await
     }
 
     async fn remove(&self, key: &StateKey) -> Result<()> {
         self.run("removing state", async {
             for table in [STATE, COUNTERS] {
-                execute(self.db().writer(), &Query::delete().from_table(table).cond_where(at(key)).take()).await?;
+                self.db().write(&Query::delete().from_table(table).cond_where(at(key)).take()).await?;
             }
             Ok(())
         })
@@ -148,9 +150,7 @@ impl StateStore for SqlStore {
             .returning_col("counter")
             .take();
         let sum = self
-            .run("counting", async {
-                row(db.writer(), &statement).await?.map(|row| column(&row, "counter")).transpose()
-            })
+            .run("counting", async { db.write_row(&statement).await?.map(|row| column(&row, "counter")).transpose() })
             .await?;
         self.purge().await;
         sum.ok_or_else(|| Error::Backend {

@@ -29,7 +29,7 @@ async fn urls_that_lead_nowhere_are_refused_with_a_remedy() {
     fs::create_dir(&folder).unwrap();
     for (url, expected) in [
         ("mysql://root:canary@localhost/archestra".to_owned(), "use `sqlite://PATH`"),
-        ("postgres://root:canary@localhost/archestra".to_owned(), "not supported"),
+        ("postgres://root:canary@localhost".to_owned(), "names no database"),
         ("no url canary".to_owned(), "not the URL of a database"),
         (String::new(), "not the URL of a database"),
         ("sqlite://".to_owned(), "names no file"),

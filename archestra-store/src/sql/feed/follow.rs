@@ -33,6 +33,8 @@ pub(super) struct Follower<K> {
     /// The look that was reported last, as a confirmation or as an error.
     reported: u64,
     confirmed: Option<Instant>,
+    /// The look that seemed to be older than the position.
+    doubted: u64,
     pause: Option<Duration>,
     ended: bool,
 }
@@ -55,6 +57,7 @@ impl<K: Send + Sync> Follower<K> {
             ready: VecDeque::new(),
             reported: 0,
             confirmed: None,
+            doubted: 0,
             pause: None,
             ended: false,
         }
@@ -76,6 +79,12 @@ impl<K: Send + Sync> Follower<K> {
             let read = match self.position {
                 None => self.begin().await,
                 Some(position) if pulse.head > position => self.advance(position, pulse.head).await,
+                // The pulse may only be older than what was read. It may also be of a standby that took over without the last
+                // commits, or of a backup that was put back.
+                Some(position) if pulse.head < position && pulse.looks > self.doubted => {
+                    self.doubted = pulse.looks;
+                    self.rewind(position).await
+                }
                 Some(position) => {
                     if let Some(event) = self.report(position, &pulse) {
                         return Some(event);
@@ -123,6 +132,15 @@ impl<K: Send + Sync> Follower<K> {
         match self.since {
             Some(StoreRevision(since)) if (head.floor..=head.revision).contains(&since) => self.position = Some(since),
             _ => self.resync(head.revision),
+        }
+        Ok(())
+    }
+
+    /// Begins anew when the database has gone back behind `position`.
+    async fn rewind(&mut self, position: u64) -> Result<()> {
+        let head = within(head(&self.db.reader)).await?;
+        if head.revision < position {
+            self.resync(head.revision);
         }
         Ok(())
     }

@@ -1,0 +1,64 @@
+//! A backup goes from one kind of database to the other and back, and is as of one moment.
+
+use crate::support::Fresh;
+use archestra_core::{
+    catalog::CatalogStore,
+    feed::ChangeSet,
+    identity::{IdentityStore, TokenOwner},
+    installation::Owner,
+    secret::{Expect, KeyRing, SecretStore},
+    testing::fixtures,
+};
+use archestra_store::{SqlConfig, SqlSecrets, SqlStore};
+use std::sync::Arc;
+
+async fn backup(store: &SqlStore) -> String {
+    let mut bytes = Vec::new();
+    store.backup(&mut bytes).await.unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The rows, whatever their order: databases sort text differently.
+fn rows(backup: &str) -> Vec<&str> {
+    let mut rows: Vec<&str> = backup.lines().skip(1).collect();
+    rows.sort_unstable();
+    rows
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server"]
+async fn a_backup_goes_to_the_other_kind_of_database_and_back() {
+    let (first, server, back) = (
+        SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap(),
+        Fresh::new().await,
+        SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap(),
+    );
+    let ring = Arc::new(KeyRing::generate().unwrap());
+    for n in 0..250 {
+        let mut entry = fixtures::remote_entry(&format!("entry {n} \u{e4}\u{1F511}"));
+        entry.spec.labels.insert("department", "finance");
+        let tool = fixtures::tool(&entry, "echo");
+        let (gateway, installation) =
+            (fixtures::gateway(&format!("gateway-{n}")), fixtures::installation(&entry, Owner::Organization));
+        let assignment = fixtures::assignment(&gateway, &entry, &tool);
+        let changes = ChangeSet::new().create(entry).create(tool).create(gateway).create(installation);
+        CatalogStore::commit(&first, changes.create(assignment)).await.unwrap();
+    }
+    let (_, token) = fixtures::token("ci", TokenOwner::Organization);
+    IdentityStore::commit(&first, ChangeSet::new().create(token)).await.unwrap();
+    let secrets = SqlSecrets::new(&first, Arc::clone(&ring));
+    let reference = fixtures::secret_ref("entries/one");
+    secrets.put(&reference, &fixtures::bundle(&[("token", "t0k")]), Expect::Any).await.unwrap();
+
+    let made = backup(&first).await;
+    let second = server.open().await;
+    second.restore(&mut made.as_bytes()).await.unwrap();
+    let there = backup(&second).await;
+    assert_eq!(rows(&there), rows(&made));
+    let stored = SqlSecrets::new(&second, ring).get(&reference).await.unwrap();
+    assert_eq!(stored.bundle, fixtures::bundle(&[("token", "t0k")]));
+    assert!(second.restore(&mut made.as_bytes()).await.unwrap_err().to_string().contains("empty database"));
+    back.restore(&mut there.as_bytes()).await.unwrap();
+    assert_eq!(rows(&backup(&back).await), rows(&made));
+    second.close().await;
+}

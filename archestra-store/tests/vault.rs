@@ -1,0 +1,22 @@
+//! The stores on Vault: the conformance suite and every login on a real OpenBao, and every kind of trouble on a scripted server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking; clippy does not see that helpers of tests are tests"
+)]
+
+#[path = "vault/conformance.rs"]
+mod conformance;
+#[path = "vault/fake.rs"]
+mod fake;
+#[path = "vault/logins.rs"]
+mod logins;
+#[path = "vault/outage.rs"]
+mod outage;
+#[path = "vault/read_only.rs"]
+mod read_only;
+#[path = "vault/support.rs"]
+mod support;
+#[path = "vault/trouble.rs"]
+mod trouble;
