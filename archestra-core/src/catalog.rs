@@ -21,7 +21,7 @@ pub use label::Labels;
 pub use reinstall::{FixedSecrets, Reinstall, ReinstallReason, reinstall};
 pub use self_hosted::{PullSecret, SelfHosted, Transport};
 pub use store::{CatalogChanges, CatalogStore, CatalogStoreExt, Document, Kind, Lookup, Query, Record, RecordKey};
-pub use value::{FixedValue, Scalar};
+pub use value::{FixedValue, Given, Scalar};
 
 pub(crate) use validation::{header_name_finding, header_text_finding};
 

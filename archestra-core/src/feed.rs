@@ -1,5 +1,9 @@
 //! What every store of versioned records shares: versions, expectations, pages, and the change feed.
 
+mod typed;
+
+pub(crate) use typed::typed;
+
 use crate::{Error, Result, secret::Expect as GenericExpect};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, hash::Hash};

@@ -207,7 +207,15 @@ pub fn check_values(
         if value.is_blank() && (field.required || field.secret || field.field_type != FieldType::String) {
             continue;
         }
-        if let Some(finding) = value_finding(field, &value, headers.contains(name.as_str())) {
+        let finding = match (value.external(), field.secret) {
+            (None, _) => value_finding(field, &value, headers.contains(name.as_str())),
+            // What it will be is seen when it is used.
+            (Some(_), true) => None,
+            (Some(_), false) => {
+                Some(Finding::new(place(&name), format!("{name} is no secret"), "give the value itself"))
+            }
+        };
+        if let Some(finding) = finding {
             findings.push(finding);
             refused.insert(name);
         } else if field.secret {

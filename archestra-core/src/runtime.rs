@@ -21,7 +21,7 @@ pub use workload::{
 use crate::{Finding, Result, catalog::Scope};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// What a runtime can do. What it cannot is refused on save and on install, with a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,12 @@ pub struct PullSecret {
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// What it can do.
     fn capabilities(&self) -> RuntimeCapabilities;
+
+    /// What this runtime adds by itself to a workload whose revision is made now, to be stored in
+    /// [`WorkloadSpec::platform`]: an upgrade of the platform then changes nothing that runs. No I/O.
+    fn platform(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 
     /// What is wrong with a workload, when its entry is saved or installed. No I/O.
     fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding>;

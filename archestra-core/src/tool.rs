@@ -4,11 +4,13 @@ mod name;
 
 pub use name::{ExposedName, MAX_NAME, expose, slug};
 
-use crate::id::{EntryId, ToolId};
+use crate::{
+    hash::hashes,
+    id::{EntryId, ToolId},
+};
 use aws_lc_rs::digest;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// A tool of an entry. (entry, raw name) is unique; the raw name is what the server calls it and is never guessed back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +47,10 @@ pub struct ToolChange {
     pub at: DateTime<Utc>,
 }
 
-/// The SHA-256 of a tool's definition with its keys in order, so that only a real change changes it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DefinitionHash([u8; 32]);
+hashes! {
+    /// The SHA-256 of a tool's definition with its keys in order, so that only a real change changes it.
+    DefinitionHash;
+}
 
 impl DefinitionHash {
     /// The hash of a definition.
@@ -93,47 +96,6 @@ fn feed(value: &serde_json::Value, context: &mut digest::Context) {
         other => context.update(other.to_string().as_bytes()),
     }
 }
-
-impl fmt::Display for DefinitionHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for DefinitionHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DefinitionHash({self})")
-    }
-}
-
-impl Serialize for DefinitionHash {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for DefinitionHash {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut hash = [0; 32];
-        let valid = text.len() == 64
-            && text.bytes().all(|b| b.is_ascii_hexdigit())
-            && hash.iter_mut().enumerate().all(|(n, byte)| {
-                text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some()
-            });
-        if valid { Ok(Self(hash)) } else { Err(serde::de::Error::custom("not 64 hexadecimal digits")) }
-    }
-}
-
-#[cfg(feature = "openapi")]
-impl utoipa::PartialSchema for DefinitionHash {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        String::schema()
-    }
-}
-
-#[cfg(feature = "openapi")]
-impl utoipa::ToSchema for DefinitionHash {}
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 impl EntrySpec {
     /// Takes every fixed secret value out, so that it can be stored elsewhere; each is replaced by [`FixedValue::Stored`].
     ///
-    /// The keys are `env.<NAME>`, `field.<name>`, `pull.<server>.<user>`, `oauth.clientSecret` and
+    /// The keys are `env.<NAME>`, `field.<name>`, those of [`PullSecret::password_key`], `oauth.clientSecret` and
     /// `clientCredentials.clientSecret`.
     pub fn take_secrets(&mut self) -> SecretBundle {
         let mut bundle = SecretBundle::new();

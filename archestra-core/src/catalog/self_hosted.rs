@@ -119,12 +119,16 @@ impl From<WirePullSecret> for PullSecret {
 }
 
 impl PullSecret {
-    /// The key its password is stored under, if it has one. It does not depend on the order of pull secrets.
+    /// The key its password is stored under, if it has one: `pull.<server>.<user>`, without dots in the user, so that no two
+    /// are stored under the same key. It does not depend on the order of pull secrets.
     #[must_use]
     pub fn password_key(&self) -> Option<String> {
         match self {
             Self::Existing { .. } => None,
-            Self::Credentials { server, username, .. } => Some(format!("pull.{server}.{username}")),
+            Self::Credentials { server, username, .. } => {
+                let user = username.replace('%', "%25").replace('.', "%2E");
+                Some(format!("pull.{server}.{user}"))
+            }
         }
     }
 }

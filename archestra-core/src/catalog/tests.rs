@@ -103,6 +103,17 @@ fn a_secret_never_comes_out_again() {
 }
 
 #[test]
+fn passwords_of_different_registries_and_users_have_different_keys() {
+    let key = |server: &str, user: &str| {
+        let pull: PullSecret = serde_json::from_value(json!({"server": server, "username": user})).unwrap();
+        pull.password_key().unwrap()
+    };
+    let pairs = [("r.example", "a.b"), ("r.example.a", "b"), ("r", "example.a.b"), ("r.example", "a%2Eb")];
+    let keys: std::collections::BTreeSet<_> = pairs.iter().map(|(server, user)| key(server, user)).collect();
+    assert_eq!(keys.len(), pairs.len(), "{keys:?}");
+}
+
+#[test]
 fn the_secrets_of_clients_are_taken_too() {
     for (model, key) in [("oauth", "oauth.clientSecret"), ("clientCredentials", "clientCredentials.clientSecret")] {
         let spec = json!({"name": "a", "remote": {"url": "https://a.example"}, "credential": {model: {"clientId": "c", "clientSecret": "s3cret"}}});
@@ -228,5 +239,25 @@ fn unknown_fields_are_refused_everywhere() {
         assert!(serde_json::from_value::<EntrySpec>(spec.clone()).is_err(), "{place}");
         let yaml = serde_saphyr::to_string(&spec).unwrap();
         assert!(serde_saphyr::from_str::<EntrySpec>(&yaml).is_err(), "{place}");
+    }
+}
+
+#[test]
+fn a_secret_may_say_where_it_is_kept() {
+    let mut spec: EntrySpec = serde_json::from_value(json!({
+        "name": "tracker",
+        "remote": {"url": "https://mcp.example.com/mcp"},
+        "credential": {"static": [{"name": "token", "header": "Authorization", "prompt": false,
+            "value": {"vault": "mcp/tickets#token"}}]},
+    }))
+    .unwrap();
+    assert_eq!(spec.findings(), []);
+    let bundle = spec.take_secrets();
+    assert_eq!(bundle.get("field.token").unwrap().external().unwrap().as_str(), "mcp/tickets#token");
+    for wrong in
+        ["{\"vault\": \"mcp/../tickets#token\"}", "{\"vault\": \"canary\"}", "{\"vault\": 5}", "{\"other\": \"a#b\"}"]
+    {
+        let error = serde_json::from_str::<super::Given>(wrong).unwrap_err().to_string();
+        assert!(error.contains("path#key") && !error.contains("canary"), "{error}");
     }
 }

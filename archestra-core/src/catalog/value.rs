@@ -1,6 +1,6 @@
 //! Values that stand in a definition: plain ones, secret ones on their way to the secret store, and secret ones kept there.
 
-use crate::secret::SecretValue;
+use crate::secret::{ExternalRef, SecretValue};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 
@@ -42,6 +42,49 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
+/// A value that is given for a field: a [`Scalar`], or where a secret is kept, written `{"vault": "path#key"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "WireGiven")]
+pub struct Given(pub SecretValue);
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a string, a number, a boolean, or `{vault: \"path#key\"}` with a path of letters, digits, '.', '_', '-' and '/'"
+)]
+enum WireGiven {
+    Scalar(Scalar),
+    Kept(Kept),
+}
+
+impl From<WireGiven> for Given {
+    fn from(wire: WireGiven) -> Self {
+        match wire {
+            WireGiven::Scalar(Scalar(value)) => Self(value),
+            WireGiven::Kept(Kept(reference)) => Self(SecretValue::kept_at(reference)),
+        }
+    }
+}
+
+/// Where a secret is kept.
+#[derive(Deserialize)]
+#[serde(try_from = "WireKept")]
+pub(crate) struct Kept(ExternalRef);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireKept {
+    vault: String,
+}
+
+impl TryFrom<WireKept> for Kept {
+    type Error = crate::Error;
+
+    fn try_from(WireKept { vault }: WireKept) -> crate::Result<Self> {
+        vault.parse().map(Self)
+    }
+}
+
 /// The value of a field that is fixed by the entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FixedValue {
@@ -68,8 +111,8 @@ impl FixedValue {
     pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Plain(text) => Some(text),
-            Self::Secret(secret) => Some(secret.expose()),
-            Self::Stored => None,
+            Self::Secret(secret) if secret.external().is_none() => Some(secret.expose()),
+            Self::Secret(_) | Self::Stored => None,
         }
     }
 }
@@ -94,9 +137,10 @@ struct Stored {
 
 /// What comes in over the wire where a [`FixedValue`] is meant, before it is known whether the field is secret.
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string, a number, a boolean, or `{stored: true}`")]
+#[serde(untagged, expecting = "expected a string, a number, a boolean, `{stored: true}` or `{vault: \"path#key\"}`")]
 pub(crate) enum WireValue {
     Scalar(Scalar),
+    Kept(Kept),
     Stored(StoredMark),
 }
 
@@ -131,6 +175,7 @@ impl WireValue {
         match (self, secrecy) {
             (Self::Scalar(Scalar(value)), Secrecy::Secret) => FixedValue::Secret(value),
             (Self::Scalar(Scalar(value)), Secrecy::Plain) => FixedValue::Plain(value.expose().to_owned()),
+            (Self::Kept(Kept(reference)), _) => FixedValue::Secret(SecretValue::kept_at(reference)),
             (Self::Stored(_), _) => FixedValue::Stored,
         }
     }

@@ -2,13 +2,13 @@
 
 use super::{Client, IdentityProvider, Role, Team, Token, TokenHash, TokenOwner, User};
 use crate::{
-    Error, Result,
-    feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records},
+    Result,
+    feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records, typed},
     id::{ClientId, IdentityProviderId, RoleId, TeamId, TokenId, UserId},
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use std::{fmt, future::Future};
+use std::fmt;
 
 records! {
     /// Everything the identity store keeps.
@@ -127,63 +127,7 @@ pub trait IdentityStore: fmt::Debug + Send + Sync + 'static {
     async fn check(&self) -> Result<()>;
 }
 
-/// What is convenient on top of an [`IdentityStore`].
-pub trait IdentityStoreExt: IdentityStore {
-    /// Reads one record as its type.
-    fn get_one<T: Document>(&self, id: T::Id) -> impl Future<Output = Result<Versioned<T>>> + Send {
-        async move {
-            let Versioned { version, value } = self.get(T::key(id)).await?;
-            let value = T::from_record(value).ok_or_else(|| Error::not_found(T::KIND.label(), id))?;
-            Ok(Versioned { version, value })
-        }
-    }
-
-    /// Finds one record as its type.
-    fn find_one<T: Document>(
-        &self,
-        lookup: IdentityLookup,
-    ) -> impl Future<Output = Result<Option<Versioned<T>>>> + Send {
-        async move {
-            let found = self.find(&lookup).await?;
-            Ok(found.and_then(|Versioned { version, value }| {
-                T::from_record(value).map(|value| Versioned { version, value })
-            }))
-        }
-    }
-
-    /// Reads one page as its type.
-    fn list_page<T: Document>(
-        &self,
-        query: IdentityQuery,
-        page: PageRequest,
-    ) -> impl Future<Output = Result<Page<Versioned<T>>>> + Send {
-        async move {
-            let Page { items, next } = self.list(&query, &page).await?;
-            let items = items
-                .into_iter()
-                .filter_map(|Versioned { version, value }| {
-                    T::from_record(value).map(|value| Versioned { version, value })
-                })
-                .collect();
-            Ok(Page { items, next })
-        }
-    }
-
-    /// Reads all pages.
-    fn list_all<T: Document>(&self, query: IdentityQuery) -> impl Future<Output = Result<Vec<Versioned<T>>>> + Send {
-        async move {
-            let mut all = Vec::new();
-            let mut request = PageRequest { limit: crate::feed::MAX_PAGE, cursor: None };
-            loop {
-                let page = self.list_page::<T>(query.clone(), request.clone()).await?;
-                all.extend(page.items);
-                match page.next {
-                    Some(cursor) => request.cursor = Some(cursor),
-                    None => return Ok(all),
-                }
-            }
-        }
-    }
+typed! {
+    /// What is convenient on top of an [`IdentityStore`].
+    IdentityStoreExt: IdentityStore { Document, IdentityLookup, IdentityQuery }
 }
-
-impl<S: IdentityStore + ?Sized> IdentityStoreExt for S {}

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Finding, Result,
+    hash::hashes,
     id::{TeamId, TokenId, UserId},
 };
 use aws_lc_rs::{digest, rand};
@@ -71,9 +72,10 @@ impl fmt::Debug for PlainToken {
     }
 }
 
-/// The SHA-256 of a token. A token holds 256 random bits, so that no slow hash is needed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenHash([u8; 32]);
+hashes! {
+    /// The SHA-256 of a token. A token holds 256 random bits, so that no slow hash is needed.
+    TokenHash;
+}
 
 impl TokenHash {
     /// The hash of what a client sent.
@@ -84,47 +86,6 @@ impl TokenHash {
         Self(hash)
     }
 }
-
-impl fmt::Display for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenHash({self})")
-    }
-}
-
-impl Serialize for TokenHash {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenHash {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut hash = [0; 32];
-        let valid = text.len() == 64
-            && text.bytes().all(|b| b.is_ascii_hexdigit())
-            && hash.iter_mut().enumerate().all(|(n, byte)| {
-                text.get(2 * n..2 * n + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(|b| *byte = b).is_some()
-            });
-        if valid { Ok(Self(hash)) } else { Err(serde::de::Error::custom("not 64 hexadecimal digits")) }
-    }
-}
-
-#[cfg(feature = "openapi")]
-impl utoipa::PartialSchema for TokenHash {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        String::schema()
-    }
-}
-
-#[cfg(feature = "openapi")]
-impl utoipa::ToSchema for TokenHash {}
 
 /// Whom a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The `SecretStore` trait: versioned bundles with compare-and-set, failing closed.
 
 use super::{SecretBundle, SecretRef};
-use crate::Result;
+use crate::{Error, Finding, Result};
 use async_trait::async_trait;
 use std::fmt;
 
@@ -18,6 +18,38 @@ pub enum Expect<V = SecretVersion> {
     Absent,
     /// Exactly this version.
     Version(V),
+}
+
+/// What a store is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Accepts {
+    /// The values themselves.
+    Values,
+    /// References to values that people put elsewhere themselves.
+    References,
+}
+
+impl Accepts {
+    /// Refuses a bundle that holds anything else.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with a finding for each key that must change.
+    pub fn check(self, bundle: &SecretBundle) -> Result<()> {
+        let wrong = |(key, value): (&str, &super::SecretValue)| match (self, value.external()) {
+            (Self::Values, None) | (Self::References, Some(_)) => None,
+            (Self::Values, Some(_)) => {
+                Some(Finding::new(key, "secrets are stored here, and not read from elsewhere", "give the value itself"))
+            }
+            (Self::References, None) => Some(Finding::new(
+                key,
+                "secrets are read from Vault, and none is stored here",
+                "put the value into Vault and give `{vault: \"path#key\"}`",
+            )),
+        };
+        let findings: Vec<_> = bundle.iter().filter_map(wrong).collect();
+        if findings.is_empty() { Ok(()) } else { Err(Error::Invalid(findings)) }
+    }
 }
 
 /// A bundle with its version.
@@ -41,11 +73,23 @@ pub struct StoredBundle {
 /// * [`remove`](Self::remove) removes all versions; removing what is absent succeeds. A reference that is written again
 ///   later may start over with its versions.
 /// * [`list`](Self::list) returns references only, sorted, complete at the time of the call.
+/// * A bundle that holds anything that the store does not [accept](Self::accepts) is refused with
+///   [`Invalid`](crate::Error::Invalid).
 /// * No error, log line or `Debug` output of an implementation holds a value.
 /// * Dropping a future before it is done leaves the write either done or not done.
 #[async_trait]
 pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
-    /// Reads the newest version.
+    /// What bundles may hold.
+    fn accepts(&self) -> Accepts {
+        Accepts::Values
+    }
+
+    /// Reads the newest version as it was written: where the store accepts references, these, and not what they lead to.
+    async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        self.get(reference).await
+    }
+
+    /// Reads the newest version, all of it values.
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle>;
 
     /// Writes a bundle whole and returns its new version.

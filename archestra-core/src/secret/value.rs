@@ -1,30 +1,50 @@
 //! `SecretValue`, `SecretBundle` and `SecretRef`: what is secret, what is stored together, and where it is.
 
+use super::ExternalRef;
 use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 use zeroize::Zeroizing;
 
 /// A secret in memory: never printed, never serialized, wiped when dropped.
+///
+/// It may instead name a value that is kept elsewhere, see [`external`](Self::external). Only a store that
+/// [accepts](super::SecretStore::accepts) references takes such a one, and gives back the value itself.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SecretValue(Zeroizing<String>);
+pub struct SecretValue {
+    text: Zeroizing<String>,
+    external: Option<ExternalRef>,
+}
 
 impl SecretValue {
     /// Takes over `value`.
     pub fn new(value: impl Into<String>) -> Self {
-        Self(Zeroizing::new(value.into()))
+        Self { text: Zeroizing::new(value.into()), external: None }
     }
 
-    /// The value itself. Whoever calls this must not print, log or store what it returns.
+    /// What is kept elsewhere under this reference.
+    #[must_use]
+    pub fn kept_at(reference: ExternalRef) -> Self {
+        Self { text: Zeroizing::default(), external: Some(reference) }
+    }
+
+    /// Where the value is kept, if it is not here.
+    #[must_use]
+    pub fn external(&self) -> Option<&ExternalRef> {
+        self.external.as_ref()
+    }
+
+    /// The value itself, which is empty for one that is kept elsewhere. Whoever calls this must not print, log or store what
+    /// it returns.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// Whether there is nothing in it once blanks are taken off.
     #[must_use]
     pub fn is_blank(&self) -> bool {
-        self.0.trim().is_empty()
+        self.external.is_none() && self.text.trim().is_empty()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     catalog::{CatalogChanges, CatalogStore, Lookup, Query, Record, RecordKey},
     feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
     identity::{IdentityChanges, IdentityKey, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore},
-    secret::{Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
+    secret::{Accepts, Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
     state::{StateKey, StateStore},
 };
 use async_trait::async_trait;
@@ -195,6 +195,14 @@ impl<T: ?Sized> Faulty<T> {
 
 #[async_trait]
 impl<T: SecretStore + ?Sized> SecretStore for Faulty<T> {
+    fn accepts(&self) -> Accepts {
+        self.inner.accepts()
+    }
+
+    async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        self.faults.around(self.inner.written(reference)).await
+    }
+
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
         self.faults.around(self.inner.get(reference)).await
     }

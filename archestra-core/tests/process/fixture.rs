@@ -20,8 +20,10 @@ pub(crate) fn main() {
         "mcp" => serve(Temper::Patient),
         "dies-of-probe" => serve(Temper::DiesOfProbe),
         "silent" => thread::sleep(FOR_EVER),
+        "mute" => drop(io::copy(&mut io::stdin().lock(), &mut io::sink())),
         "crash" => crash(),
-        "http" => listen(),
+        "http" => listen("127.0.0.1"),
+        "http6" => listen("[::1]"),
         "tree" => {
             grow_tree();
             serve(Temper::Patient);
@@ -111,10 +113,10 @@ fn crash() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the port comes in the environment")]
-fn listen() {
+fn listen(address: &str) {
     let port = std::env::var("PORT").unwrap();
     assert_eq!(argument("port="), Some(port.clone()));
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
+    let listener = TcpListener::bind(format!("{address}:{port}")).unwrap();
     io::stdout().lock().write_all(b"on standard output\n").unwrap();
     for connection in listener.incoming() {
         drop(connection);

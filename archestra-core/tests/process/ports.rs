@@ -62,3 +62,20 @@ async fn a_program_that_took_the_port_is_not_mistaken_for_the_server() {
     assert_eq!(place.alive(), Vec::<String>::new());
     runtime.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_server_that_listens_on_the_other_loopback_address_is_found_there() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        // This machine has no IPv6.
+        return;
+    }
+    let place = Place::new("ipv6");
+    let runtime = place.runtime().await;
+    let port = free_port();
+    let work = on_port(&place, "mode=http6", port);
+    runtime.apply(&work).await.unwrap();
+    ready(&runtime, &work.id).await;
+    let Connection::Http(endpoint) = runtime.connect(&work.id).await.unwrap() else { panic!("not http") };
+    assert_eq!(endpoint.url, format!("http://[::1]:{port}/mcp"));
+    runtime.shutdown().await;
+}

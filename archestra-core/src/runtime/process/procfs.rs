@@ -2,7 +2,7 @@
 //!
 //! Where there is no `/proc` every answer is empty, and only process groups are ended.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, net::IpAddr};
 
 /// One process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,13 +68,14 @@ pub(super) enum Listener {
     Unknown,
 }
 
-/// Who listens where a connection to this port of 127.0.0.1 arrives, in the eyes of the descendants of a process. It blocks.
-pub(super) fn listener(port: u16, root: i32) -> Listener {
+/// Who listens where a connection to this port of a loopback address arrives, in the eyes of the descendants of a process. It
+/// blocks.
+pub(super) fn listener(address: IpAddr, port: u16, root: i32) -> Listener {
     let Ok(table) = fs::read_to_string("/proc/net/tcp") else { return Listener::Unknown };
     // A system without IPv6 has no such table.
     let table6 = fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
     let mut sockets: BTreeSet<u64> =
-        table.lines().chain(table6.lines()).filter_map(|line| listening(line, port)).collect();
+        table.lines().chain(table6.lines()).filter_map(|line| listening(line, address, port)).collect();
     if sockets.is_empty() {
         return Listener::Nobody;
     }
@@ -91,8 +92,8 @@ pub(super) fn listener(port: u16, root: i32) -> Listener {
     if sockets.is_empty() { Listener::Them } else { Listener::Other }
 }
 
-/// The inode of the socket in a line of `/proc/net/tcp` or `tcp6`, if it takes connections to this port of 127.0.0.1.
-fn listening(line: &str, port: u16) -> Option<u64> {
+/// The inode of the socket in a line of `/proc/net/tcp` or `tcp6`, if it takes connections to this port of this address.
+fn listening(line: &str, wanted: IpAddr, port: u16) -> Option<u64> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
     let (address, found) = fields.nth(1)?.split_once(':')?;
@@ -101,9 +102,18 @@ fn listening(line: &str, port: u16) -> Option<u64> {
     }
     // Addresses are written as words in the machine's own order.
     let word = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
-    let localhost = word([127, 0, 0, 1]);
-    let mapped = format!("{:016}{}{localhost}", 0, word([0, 0, 0xFF, 0xFF]));
-    let takes = address.bytes().all(|digit| digit == b'0') || address == localhost || address == mapped;
+    let any = address.bytes().all(|digit| digit == b'0');
+    let takes = match wanted {
+        IpAddr::V4(wanted) => {
+            let own = word(wanted.octets());
+            any || address == own || address == format!("{:016}{}{own}", 0, word([0, 0, 0xFF, 0xFF]))
+        }
+        IpAddr::V6(wanted) => {
+            let own: String =
+                wanted.octets().chunks_exact(4).map(|part| word([part[0], part[1], part[2], part[3]])).collect();
+            address.len() == own.len() && (any || address == own)
+        }
+    };
     takes.then(|| fields.nth(5)?.parse().ok()).flatten()
 }
 
@@ -121,7 +131,7 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
 #[cfg(test)]
 mod tests {
     use super::{Listener, Process, descendants, listener, listening, parse};
-    use std::net::TcpListener;
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
     #[test]
     fn only_what_listens_for_the_port_counts() {
@@ -132,13 +142,21 @@ mod tests {
         };
         let words = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
         let (localhost, other) = (words([127, 0, 0, 1]), words([10, 0, 0, 1]));
-        assert_eq!(listening(&line(&format!("{localhost}:1F90"), "0A"), 8080), Some(77));
-        assert_eq!(listening(&line("00000000:1F90", "0A"), 8080), Some(77));
-        assert_eq!(listening(&line(&format!("{}:1F90", "0".repeat(32)), "0A"), 8080), Some(77));
-        assert_eq!(listening(&line(&format!("{localhost}:1F90"), "01"), 8080), None);
-        assert_eq!(listening(&line(&format!("{localhost}:1F91"), "0A"), 8080), None);
-        assert_eq!(listening(&line(&format!("{other}:1F90"), "0A"), 8080), None);
-        assert_eq!(listening("  sl  local_address rem_address   st", 8080), None);
+        let (localhost6, any6) = (format!("{}{}", "0".repeat(24), words([0, 0, 0, 1])), "0".repeat(32));
+        let mapped = format!("{:016}{}{localhost}", 0, words([0, 0, 0xFF, 0xFF]));
+        let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
+        let found = |address: &str, wanted| listening(&line(&format!("{address}:1F90"), "0A"), wanted, 8080);
+        for taken in [&localhost, "00000000", &any6, &mapped] {
+            assert_eq!(found(taken, v4), Some(77), "{taken}");
+        }
+        for taken in [&localhost6, &any6] {
+            assert_eq!(found(taken, v6), Some(77), "{taken}");
+        }
+        assert_eq!((found(&localhost6, v4), found(&other, v4)), (None, None));
+        assert_eq!((found(&localhost, v6), found("00000000", v6), found(&mapped, v6)), (None, None, None));
+        assert_eq!(listening(&line(&format!("{localhost}:1F90"), "01"), v4, 8080), None);
+        assert_eq!(listening(&line(&format!("{localhost}:1F91"), "0A"), v4, 8080), None);
+        assert_eq!(listening("  sl  local_address rem_address   st", v4, 8080), None);
     }
 
     #[cfg(target_os = "linux")]
@@ -148,10 +166,11 @@ mod tests {
         let parent = rustix::process::getppid().unwrap().as_raw_nonzero().get();
         let ours = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = ours.local_addr().unwrap().port();
-        assert_eq!(listener(port, own), Listener::Other);
-        assert_eq!(listener(port, parent), Listener::Them);
+        let localhost = Ipv4Addr::LOCALHOST.into();
+        assert_eq!(listener(localhost, port, own), Listener::Other);
+        assert_eq!(listener(localhost, port, parent), Listener::Them);
         drop(ours);
-        assert_eq!(listener(port, own), Listener::Nobody);
+        assert_eq!(listener(localhost, port, own), Listener::Nobody);
     }
 
     #[test]

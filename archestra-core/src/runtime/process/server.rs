@@ -2,9 +2,10 @@
 
 use super::procfs::{self, Listener};
 use crate::runtime::{Connection, HttpEndpoint, stdio::Multiplexer};
+use futures::FutureExt as _;
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +20,8 @@ pub(super) use stdio::{Hints, StdioServer};
 
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+/// Where a server may listen that is told a port and no address; `localhost` is either.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// How often in a row somebody else must be seen on a port until it is believed: sockets change hands.
 const FOREIGN_PROBES: u32 = 3;
 
@@ -73,10 +76,22 @@ impl Server {
             Self::Stdio(server) => server.ready().await.map(Reach::Stdio),
             Self::Http(server) => match timeout(deadline, server.ready()).await {
                 Ok(ready) => ready.map(Reach::Http),
-                Err(_) => {
-                    Err(NotReady::Refused(format!("nothing listened on 127.0.0.1:{} within {deadline:?}", server.port)))
-                }
+                Err(_) => Err(NotReady::Refused(format!(
+                    "nothing listened on port {} of this machine within {deadline:?}",
+                    server.port
+                ))),
             },
+        }
+    }
+
+    /// Why it was given up before its process ended, if it was.
+    pub(super) fn given_up(&self) -> Option<String> {
+        match self {
+            Self::Stdio(server) => match server.ready().now_or_never() {
+                Some(Err(NotReady::Refused(reason))) => Some(reason),
+                _ => None,
+            },
+            Self::Http(_) => None,
         }
     }
 
@@ -137,11 +152,12 @@ impl HttpServer {
     }
 
     async fn ready(&self) -> Result<HttpEndpoint, NotReady> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let mut foreign = 0;
         loop {
-            if let Ok(Ok(_)) = timeout(PROBE_DEADLINE, TcpStream::connect(address)).await {
-                match self.listener().await {
+            let mut seen = None;
+            for address in LOOPBACK.map(|address| SocketAddr::from((address, self.port))) {
+                let Ok(Ok(_)) = timeout(PROBE_DEADLINE, TcpStream::connect(address)).await else { continue };
+                match self.listener(address.ip()).await {
                     Listener::Them | Listener::Unknown => {
                         return Ok(HttpEndpoint {
                             url: format!("http://{address}{}", self.path),
@@ -149,9 +165,13 @@ impl HttpServer {
                             generation: self.generation,
                         });
                     }
-                    Listener::Other => foreign += 1,
-                    Listener::Nobody => foreign = 0,
+                    listener => seen = seen.max(Some(listener == Listener::Other)),
                 }
+            }
+            match seen {
+                Some(true) => foreign += 1,
+                Some(false) => foreign = 0,
+                None => {}
             }
             if foreign >= FOREIGN_PROBES {
                 return Err(NotReady::Taken(self.port));
@@ -161,10 +181,12 @@ impl HttpServer {
     }
 
     /// Whoever listens is sent callers' data and credentials, so it must be the server and not a program that was quicker.
-    async fn listener(&self) -> Listener {
+    async fn listener(&self, address: IpAddr) -> Listener {
         let Some(supervisor) = self.supervisor else { return Listener::Nobody };
         let port = self.port;
-        tokio::task::spawn_blocking(move || procfs::listener(port, supervisor)).await.unwrap_or(Listener::Nobody)
+        tokio::task::spawn_blocking(move || procfs::listener(address, port, supervisor))
+            .await
+            .unwrap_or(Listener::Nobody)
     }
 }
 

@@ -57,6 +57,12 @@ impl LineSplitter {
         Self { buffer: BytesMut::new(), start: 0, scanned: 0, limit, overlong: None, finished: Overlong::default() }
     }
 
+    /// The same splitter, with another limit for the lines that follow.
+    #[must_use]
+    pub fn with_limit(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Where the next bytes of the stream are to be appended. Take all [lines](Self::next_line) out between two reads.
     pub fn room(&mut self) -> &mut BytesMut {
         self.buffer.advance(self.start);

@@ -90,7 +90,7 @@ impl Multiplexer {
                 (Some(exclusive), Some(left))
             }
         };
-        let shared = Arc::new(Shared::new(exclusive, options.max_line, options.output.clone()));
+        let shared = Arc::new(Shared::new(exclusive, &options));
         let options = Arc::new(options);
         let (outcome_sender, outcome) = watch::channel(None);
         let spawn = Spawner(&shared);
@@ -162,6 +162,12 @@ impl Multiplexer {
     pub async fn shutdown(&self) {
         self.shared.close(Closed::Shutdown);
         self.shared.tasks.wait().await;
+    }
+
+    /// Whether requests are under way that will be answered by themselves, which subscriptions are not.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        lock(&self.shared.pending).ending() > 0
     }
 
     /// What it has at the moment.

@@ -53,6 +53,9 @@ pub struct MultiplexerOptions {
     pub max_waiting: usize,
     /// How long an exclusive process may take to finish what its last session left under way.
     pub turn_grace: Duration,
+    /// Where the numbers begin that the process knows requests by. A stream to a process that was spoken to over an earlier
+    /// stream needs another one than that had, so that a late answer belongs to nobody.
+    pub numbers_from: u32,
     /// What the platform calls itself towards the server.
     pub client_name: String,
     /// Which version of it.
@@ -73,6 +76,7 @@ impl Default for MultiplexerOptions {
             max_in_flight: 1024,
             max_waiting: 64,
             turn_grace: Duration::from_secs(5),
+            numbers_from: 1,
             client_name: "archestra".to_owned(),
             client_version: env!("CARGO_PKG_VERSION").to_owned(),
             output: None,

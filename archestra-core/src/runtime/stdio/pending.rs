@@ -83,18 +83,25 @@ pub(super) struct Pending {
     free: u32,
     live: usize,
     closed: bool,
+    first_generation: u32,
     pub(super) channels: HashMap<u64, Arc<Mailbox>>,
 }
 
-impl Default for Pending {
-    fn default() -> Self {
-        Self { slots: Vec::new(), free: NONE, live: 0, closed: false, channels: HashMap::new() }
-    }
-}
-
 impl Pending {
+    /// Nothing yet; numbers begin with the generation `from`.
+    pub(super) fn new(from: u32) -> Self {
+        let first_generation = from.max(1);
+        Self { slots: Vec::new(), free: NONE, live: 0, closed: false, first_generation, channels: HashMap::new() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.live
+    }
+
+    /// How many calls are to come to an end by themselves: all but subscriptions.
+    pub(super) fn ending(&self) -> usize {
+        let calls = self.slots.iter().filter_map(|slot| slot.call.as_ref());
+        calls.filter(|call| call.kind != CallKind::Listen).count()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -109,7 +116,7 @@ impl Pending {
         let index = if self.free == NONE {
             let index = u32::try_from(self.slots.len()).ok().filter(|index| *index < 1 << INDEX_BITS);
             let index = index.ok_or(Refused::Full)?;
-            self.slots.push(Slot { generation: 1, next: NONE, previous: NONE, call: None });
+            self.slots.push(Slot { generation: self.first_generation, next: NONE, previous: NONE, call: None });
             index
         } else {
             let index = self.free;
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn a_number_is_not_valid_again_when_its_place_is_reused() {
         let owner = Arc::new(Mailbox::new(0, 1, 1));
-        let mut pending = Pending::default();
+        let mut pending = Pending::new(1);
         let first = pending.insert(call(&owner, "1")).unwrap();
         assert!(pending.remove(first).is_some());
         let second = pending.insert(call(&owner, "2")).unwrap();
@@ -224,11 +231,23 @@ mod tests {
         assert_eq!(pending.insert(call(&owner, "3")), Err(Refused::Closed));
     }
 
+    #[test]
+    fn numbers_begin_where_they_are_told_to() {
+        let owner = Arc::new(Mailbox::new(0, 1, 1));
+        let (mut first, mut second) = (Pending::new(1), Pending::new(u32::MAX >> 1));
+        let late = first.insert(call(&owner, "1")).unwrap();
+        let other = Arc::new(Mailbox::new(0, 1, 1));
+        let number = second.insert(call(&other, "1")).unwrap();
+        assert!(number < 1 << 53);
+        assert!(second.remove(late).is_none(), "an answer to what an earlier stream asked");
+        assert!(second.remove(number).is_some());
+    }
+
     proptest! {
         #[test]
         fn lists_hold_what_each_channel_has_under_way(steps in prop::collection::vec((0usize..3, any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
             let owners: Vec<_> = (0..3).map(|number| Arc::new(Mailbox::new(number, 1, 1))).collect();
-            let mut pending = Pending::default();
+            let mut pending = Pending::new(1);
             let mut model: HashMap<u64, (usize, String)> = HashMap::new();
             for (step, (owner, insert, which)) in steps.into_iter().enumerate() {
                 if insert || model.is_empty() {

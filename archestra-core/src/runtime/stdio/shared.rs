@@ -4,7 +4,7 @@ use super::{
     exclusive::Exclusive,
     mailbox::Mailbox,
     negotiate::Negotiated,
-    options::{Output, OutputSink},
+    options::{MultiplexerOptions, Output, OutputSink},
     outbox::Outbox,
     pending::{Call, Pending},
     wire,
@@ -65,9 +65,9 @@ pub(super) struct Counters {
 }
 
 impl Shared {
-    pub(super) fn new(exclusive: Option<Exclusive>, max_line: usize, output: Option<OutputSink>) -> Self {
+    pub(super) fn new(exclusive: Option<Exclusive>, options: &MultiplexerOptions) -> Self {
         Self {
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::new(options.numbers_from)),
             outbox: Outbox::new(),
             negotiated: OnceLock::new(),
             exclusive,
@@ -76,9 +76,9 @@ impl Shared {
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
-            max_line,
+            max_line: options.max_line,
             counters: Counters::default(),
-            output,
+            output: options.output.clone(),
             last_note: Mutex::new(None),
         }
     }

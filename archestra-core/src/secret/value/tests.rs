@@ -1,6 +1,7 @@
 //! References are paths that every backend can keep, and values are never shown.
 
 use super::{SecretBundle, SecretRef, SecretValue};
+use crate::secret::Accepts;
 use proptest::prelude::*;
 
 fn is_reference(text: &str) -> bool {
@@ -56,4 +57,20 @@ fn new_references_differ_and_have_an_owner() {
     assert_ne!(a, b);
     assert!(a.as_str().starts_with("entry/1/"));
     SecretRef::unique("entry", "a b").unwrap_err();
+}
+
+#[test]
+fn a_value_that_is_kept_elsewhere_is_not_taken_for_one_that_is_here() {
+    let at = SecretValue::kept_at("mcp/tickets#token".parse().unwrap());
+    assert_eq!((at.expose(), at.is_blank()), ("", false));
+    assert_eq!(at.external().unwrap().key(), "token");
+    assert_ne!(at, SecretValue::new(""));
+    assert_ne!(at, SecretValue::kept_at("mcp/tickets#other".parse().unwrap()));
+    let bundle: SecretBundle = [("a", at)].into_iter().collect();
+    assert!(Accepts::Values.check(&bundle).unwrap_err().to_string().starts_with("a: secrets are stored here"));
+    Accepts::References.check(&bundle).unwrap();
+    let here: SecretBundle = [("a", "canary")].into_iter().collect();
+    let refused = Accepts::References.check(&here).unwrap_err().to_string();
+    assert!(refused.contains("put the value into Vault") && !refused.contains("canary"), "{refused}");
+    Accepts::Values.check(&here).unwrap();
 }

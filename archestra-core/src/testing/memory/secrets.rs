@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    secret::{Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
+    secret::{Accepts, Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
 };
 use async_trait::async_trait;
 use std::{
@@ -42,6 +42,7 @@ impl SecretStore for MemorySecrets {
     }
 
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        Accepts::Values.check(bundle)?;
         let mut bundles = self.bundles();
         let present = bundles.stored.get(reference).map(|stored| stored.version);
         let reason = match (expect, present) {

@@ -172,7 +172,11 @@ impl Keeper {
         tokio::select! {
             biased;
             order = self.order() => Err(Event::Order(order)),
-            exit = child.exited() => Err(Event::Exited(exit)),
+            exit = child.exited() => Err(match server.given_up() {
+                // It ended because it was given up, and not the other way round.
+                Some(reason) => Event::NotReady(reason),
+                None => Event::Exited(exit),
+            }),
             ready = server.ready(deadline) => match ready {
                 Ok(reach) => Ok(reach),
                 Err(NotReady::Closed) => Err(closed(child).await),
