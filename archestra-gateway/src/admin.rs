@@ -14,6 +14,7 @@ mod body;
 mod caller;
 mod consumers;
 mod entries;
+mod hosting;
 mod installations;
 mod me;
 mod openapi;
@@ -105,6 +106,7 @@ fn routes() -> OpenApiRouter<AdminState> {
         .merge(me::routes())
         .merge(entries::routes())
         .merge(installations::routes())
+        .merge(hosting::routes())
         .merge(tools::routes())
         .nest("/gateways", consumers::routes(ConsumerKind::Gateway))
         .nest("/agents", consumers::routes(ConsumerKind::Agent))

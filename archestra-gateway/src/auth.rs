@@ -5,6 +5,8 @@ mod challenge;
 mod principal;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub(crate) use bearer::{Authenticated, Authenticator, IdentityFollower};
 pub(crate) use challenge::{AuthError, challenge};
+pub(crate) use usage::{Bounds, Place, Usage};

@@ -23,6 +23,7 @@ mod entry;
 mod install;
 mod jobs;
 mod listing;
+mod manifest;
 mod operate;
 mod options;
 mod reconciler;

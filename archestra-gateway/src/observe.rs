@@ -1,8 +1,10 @@
 //! What is measured and recorded of calls: metrics, and audit records on their way to the sink.
 
 mod audit;
+mod call;
 mod metrics;
 
 pub(crate) use audit::Slot;
 pub use audit::{AuditWriter, Overflow};
+pub(crate) use call::CallNote;
 pub use metrics::{CallStatus, Meters, ToolMeters};

@@ -15,7 +15,7 @@ use crate::{
     mcp::front::{Front, HostPolicy, InFlight, Sessions},
     observe::{AuditWriter, Meters},
     route::{Freshness, Routes},
-    server,
+    server::{self, Workers},
     upstream::Upstreams,
 };
 use archestra_core::{
@@ -62,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) meters: Meters,
     pub(crate) audit: AuditWriter,
     pub(crate) server_info: serde_json::Value,
+    pub(crate) workers: Workers,
     /// Calls that go on without their client.
     pub(crate) tasks: TaskTracker,
     /// Fires when the platform begins to end: streams say goodbye.
@@ -191,5 +192,6 @@ impl Platform {
             runtime.shutdown().await;
         }
         self.background.shutdown().await;
+        self.shared.workers.shutdown().await;
     }
 }

@@ -1,6 +1,9 @@
 //! JSON as every reader understands it: an object that names a key twice is refused, since readers would disagree about it.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeSeed},
+};
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -10,13 +13,38 @@ pub(crate) struct Unambiguous(pub(crate) Value);
 
 impl<'de> Deserialize<'de> for Unambiguous {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader).map(Self)
+        Reader(Plain).deserialize(deserializer).map(Self)
     }
 }
 
-struct Reader;
+/// How the value of a key is read.
+pub(crate) trait Fields: Copy {
+    /// Reads what is next, which belongs to `key`.
+    fn read<'de, A: de::MapAccess<'de>>(self, key: &str, entries: &mut A) -> Result<Value, A::Error>;
+}
 
-impl<'de> de::Visitor<'de> for Reader {
+/// All values are read alike.
+#[derive(Clone, Copy)]
+struct Plain;
+
+impl Fields for Plain {
+    fn read<'de, A: de::MapAccess<'de>>(self, _: &str, entries: &mut A) -> Result<Value, A::Error> {
+        entries.next_value_seed(Reader(self))
+    }
+}
+
+/// Reads a value in which no object names a key twice.
+pub(crate) struct Reader<F>(pub(crate) F);
+
+impl<'de, F: Fields> DeserializeSeed<'de> for Reader<F> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, F: Fields> de::Visitor<'de> for Reader<F> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +89,7 @@ impl<'de> de::Visitor<'de> for Reader {
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut all = Vec::new();
-        while let Some(Unambiguous(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(Self(self.0))? {
             all.push(item);
         }
         Ok(Value::Array(all))
@@ -73,7 +101,7 @@ impl<'de> de::Visitor<'de> for Reader {
             if map.contains_key(&key) {
                 return Err(de::Error::custom(format!("the key {key:?} is there twice")));
             }
-            let Unambiguous(value) = entries.next_value()?;
+            let value = self.0.read(&key, &mut entries)?;
             map.insert(key, value);
         }
         Ok(Value::Object(map))

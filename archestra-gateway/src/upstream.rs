@@ -30,7 +30,7 @@ mod tasks;
 mod tests;
 
 pub use error::{CredentialFault, UpstreamError};
-pub use exchange::{Answer, Exchange, MessageStream};
+pub use exchange::{Answer, Cancel, Exchange, MessageStream};
 pub use options::UpstreamOptions;
 pub use pool::{UpstreamParts, Upstreams};
 pub use target::Target;

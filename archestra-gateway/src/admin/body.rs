@@ -1,7 +1,8 @@
 //! Bodies on their way in: size, media type, strict JSON and YAML, and decoding with errors that name the field and echo nothing.
 
+mod read;
+
 use super::Problem;
-use crate::unambiguous::Unambiguous;
 use archestra_core::Finding;
 use axum::{
     body::Bytes,
@@ -119,25 +120,20 @@ pub(crate) fn parse(bytes: &[u8], format: Format) -> Result<Value, Problem> {
         return Err(Problem::malformed("the body is not UTF-8; send it as UTF-8"));
     };
     match format {
-        Format::Json => serde_json::from_str::<Unambiguous>(text).map(|Unambiguous(value)| value).map_err(|error| {
+        Format::Json => read::json(text).map_err(|error| {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
             Problem::malformed(format!("not JSON at line {}, column {}: {message}", error.line(), error.column()))
         }),
-        Format::Yaml => {
-            let options = serde_saphyr::options! { with_snippet: false };
-            serde_saphyr::from_str_with_options::<Unambiguous>(text, options).map(|Unambiguous(value)| value).map_err(
-                |error| {
-                    let at = error
-                        .location()
-                        .map(|at| format!(" at line {}, column {}", at.line(), at.column()))
-                        .unwrap_or_default();
-                    let message = error.without_snippet().to_string();
-                    let message = message.lines().next().unwrap_or_default();
-                    Problem::malformed(format!("not YAML{at}: {message}"))
-                },
-            )
-        }
+        Format::Yaml => read::yaml(text).map_err(|error| {
+            let at = error
+                .location()
+                .map(|at| format!(" at line {}, column {}", at.line(), at.column()))
+                .unwrap_or_default();
+            let message = error.without_snippet().to_string();
+            let message = message.lines().next().unwrap_or_default();
+            Problem::malformed(format!("not YAML{at}: {message}"))
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     access::{may_change, require, sees},
     body::{self, ANSWER_ONLY, Document, take_version},
     caller::{Precondition, Who, as_asked, audited},
+    hosting::{may_host, may_pull},
     page::{Listed, PageParams, Params, Resource, collect},
     refs::{Named, ScopeRef},
     resolve::Directory,
@@ -14,7 +15,7 @@ use crate::lifecycle::{Cascade, EntryDraft};
 use archestra_core::{
     catalog::{CatalogStoreExt as _, Entry, EntrySpec, Labels, Query, Scope},
     feed::{Expect, Versioned},
-    identity::{Action, Permission, Resource as On},
+    identity::{Action, Resource as On},
     installation::{InstallField, install_fields},
 };
 use axum::{
@@ -148,6 +149,7 @@ async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Re
     };
     may_change(&who, On::Entry, Action::Create, &scope, "creating this entry")?;
     may_host(&state, &who, &write.spec)?;
+    may_pull(&state, &who, &write.spec, None).await?;
     let subject = format!("entry {}", write.spec.name);
     let draft = draft(&who, write.spec, scope);
     let lifecycle = state.lifecycle.clone();
@@ -190,6 +192,7 @@ async fn replace(
     };
     may_change(&who, On::Entry, Action::Update, &scope, "giving an entry this scope")?;
     may_host(&state, &who, &write.spec)?;
+    may_pull(&state, &who, &write.spec, Some(&before.value.spec)).await?;
     let (id, expect) = (before.value.id, before.expect());
     let draft = draft(&who, write.spec, scope);
     let lifecycle = state.lifecycle.clone();
@@ -248,19 +251,6 @@ async fn fields(
 pub(crate) fn draft(who: &Who, spec: EntrySpec, scope: Scope) -> EntryDraft {
     let saved_by_admin = who.permissions.allow(On::Entry, Action::Admin);
     EntryDraft { spec, scope, author: who.author(), apply_set: None, saved_by_admin }
-}
-
-/// A runtime that isolates nothing runs what an entry says as our own user: only admins may say it.
-///
-/// # Errors
-/// A 403 that names the permission.
-pub(crate) fn may_host(state: &AdminState, who: &Who, spec: &EntrySpec) -> Result<(), Problem> {
-    let unsafe_runtime = state.runtime.as_ref().is_some_and(|runtime| !runtime.capabilities().isolation);
-    if spec.self_hosted.is_none() || !unsafe_runtime || who.permissions.allow(On::Entry, Action::Admin) {
-        return Ok(());
-    }
-    let what = "saving a self-hosted server on a runtime that isolates nothing";
-    Err(Problem::forbidden(Permission(On::Entry, Action::Admin), what))
 }
 
 async fn view(

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::lifecycle::InstallRequest;
 use archestra_core::{
-    catalog::{CatalogStoreExt as _, Entry, Query, ReinstallReason, Scalar},
+    catalog::{CatalogStoreExt as _, Entry, Given, Query, ReinstallReason},
     feed::Versioned,
     identity::{Action, Resource as On},
     installation::{Installation, InstallationState},
@@ -79,13 +79,13 @@ pub struct InstallWrite {
     /// A value for each field that the entry asks for.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
-    pub values: BTreeMap<String, Scalar>,
+    pub values: BTreeMap<String, Given>,
 }
 
 impl InstallWrite {
     /// The values, as secrets until it is known which are not.
-    pub(crate) fn values(values: BTreeMap<String, Scalar>) -> BTreeMap<String, SecretValue> {
-        values.into_iter().map(|(name, Scalar(value))| (name, value)).collect()
+    pub(crate) fn values(values: BTreeMap<String, Given>) -> BTreeMap<String, SecretValue> {
+        values.into_iter().map(|(name, Given(value))| (name, value)).collect()
     }
 }
 
@@ -215,7 +215,12 @@ async fn operable(state: &AdminState, who: &Who, key: &str, what: &str) -> Resul
 
 /// The installation with this id, for a caller who may read what its workload wrote and ran: of a workload that serves
 /// everybody's installations, those who may change the entry or manage all installations.
-async fn readable(state: &AdminState, who: &Who, key: &str, what: &str) -> Result<Versioned<Installation>, Problem> {
+pub(super) async fn readable(
+    state: &AdminState,
+    who: &Who,
+    key: &str,
+    what: &str,
+) -> Result<Versioned<Installation>, Problem> {
     let installation = Directory::new(state).installation(who, key).await?;
     if who.permissions.allow(On::Installation, Action::Admin) {
         return Ok(installation);

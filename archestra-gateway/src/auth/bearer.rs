@@ -1,6 +1,9 @@
 //! Static bearer tokens, looked up by hash and cached until anything about identities changes.
 
-use super::{AuthError, principal};
+use super::{
+    AuthError, principal,
+    usage::{Bounds, Usage, Usages},
+};
 use crate::route::{Freshness, Source};
 use archestra_core::{
     feed::FeedEvent,
@@ -30,6 +33,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct Authenticated {
     /// Who.
     pub(crate) principal: Arc<Principal>,
+    /// What the caller uses at once.
+    pub(crate) usage: Arc<Usage>,
     /// By what, to look again later.
     pub(crate) credential: TokenHash,
 }
@@ -39,6 +44,7 @@ struct Known {
     /// The count of identity changes when the store was asked: what was read before a later one is not used.
     epoch: u64,
     principal: Arc<Principal>,
+    usage: Arc<Usage>,
     expires_at: Option<DateTime<Utc>>,
 }
 
@@ -49,23 +55,28 @@ pub(crate) struct Authenticator {
     freshness: Arc<Freshness>,
     known: Cache<TokenHash, Known>,
     epoch: AtomicU64,
+    usages: Usages,
 }
 
 impl Authenticator {
-    pub(crate) fn new(store: Arc<dyn IdentityStore>, freshness: Arc<Freshness>) -> Self {
+    pub(crate) fn new(store: Arc<dyn IdentityStore>, freshness: Arc<Freshness>, bounds: Bounds) -> Self {
         let known = Cache::builder().max_capacity(CACHED).time_to_live(CACHE_TTL).build();
-        Self { store, freshness, known, epoch: AtomicU64::new(0) }
+        Self { store, freshness, known, epoch: AtomicU64::new(0), usages: Usages::new(bounds) }
     }
 
     /// The caller of a request with these headers.
     pub(crate) async fn authenticate(&self, headers: &HeaderMap) -> Result<Authenticated, AuthError> {
         let credential = TokenHash::of(bearer(headers)?);
-        let principal = self.principal(credential).await?;
-        Ok(Authenticated { principal, credential })
+        let Known { principal, usage, .. } = self.known(credential).await?;
+        Ok(Authenticated { principal, usage, credential })
     }
 
     /// Who a credential that was let in before stands for now.
     pub(crate) async fn principal(&self, credential: TokenHash) -> Result<Arc<Principal>, AuthError> {
+        self.known(credential).await.map(|known| known.principal)
+    }
+
+    async fn known(&self, credential: TokenHash) -> Result<Known, AuthError> {
         if self.freshness.check().is_err() {
             return Err(AuthError::Unavailable);
         }
@@ -73,7 +84,7 @@ impl Authenticator {
         if let Some(known) = self.known.get(&credential)
             && known.epoch == epoch
         {
-            return alive(&known);
+            return alive(known);
         }
         // Failures are not kept: a token that is made a moment later must work at once.
         let known = match tokio::time::timeout(LOOKUP_TIMEOUT, self.look_up(credential, epoch)).await {
@@ -84,9 +95,9 @@ impl Authenticator {
             }
             Err(_) => return Err(AuthError::Unavailable),
         };
-        let principal = alive(&known)?;
-        self.known.insert(credential, known);
-        Ok(principal)
+        let known = alive(known)?;
+        self.known.insert(credential, known.clone());
+        Ok(known)
     }
 
     async fn look_up(&self, credential: TokenHash, epoch: u64) -> archestra_core::Result<Option<Known>> {
@@ -96,6 +107,7 @@ impl Authenticator {
         let principal = principal::of_token(&*self.store, &token.value).await?;
         Ok(principal.map(|principal| Known {
             epoch,
+            usage: self.usages.of(&principal),
             principal: Arc::new(principal),
             expires_at: token.value.expires_at,
         }))
@@ -106,10 +118,10 @@ impl Authenticator {
     }
 }
 
-fn alive(known: &Known) -> Result<Arc<Principal>, AuthError> {
+fn alive(known: Known) -> Result<Known, AuthError> {
     match known.expires_at {
         Some(at) if at <= Utc::now() => Err(AuthError::Invalid),
-        _ => Ok(Arc::clone(&known.principal)),
+        _ => Ok(known),
     }
 }
 

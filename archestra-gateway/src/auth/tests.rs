@@ -19,7 +19,7 @@ fn door(store: &Arc<MemoryIdentity>) -> Arc<Authenticator> {
     let freshness = Arc::new(Freshness::new(Duration::from_secs(5)));
     freshness.confirm(Source::Catalog, tokio::time::Instant::now());
     freshness.confirm(Source::Identity, tokio::time::Instant::now());
-    Arc::new(Authenticator::new(Arc::clone(store) as Arc<dyn IdentityStore>, freshness))
+    Arc::new(Authenticator::new(Arc::clone(store) as Arc<dyn IdentityStore>, freshness, Bounds::default()))
 }
 
 #[tokio::test]

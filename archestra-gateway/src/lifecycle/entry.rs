@@ -2,7 +2,7 @@
 
 mod follow;
 
-use self::follow::Following;
+use self::follow::{Following, Shed};
 use super::{ATTEMPTS, Lifecycle, check_expect, now, raced, secrets::ENTRIES};
 use archestra_core::{
     Error, Finding, Result, Validate,
@@ -126,7 +126,7 @@ impl Lifecycle {
         };
         check_expect(id, present.as_ref(), expect)?;
         let before = present.as_ref().map(|present| &present.value);
-        let stored = self.bundle(before.and_then(|before| before.secrets.as_ref())).await?;
+        let stored = self.written(before.and_then(|before| before.secrets.as_ref())).await?;
 
         let EntryDraft { mut spec, scope, author, apply_set, saved_by_admin } = draft;
         let kept = spec.stored_secret_keys();
@@ -180,14 +180,21 @@ impl Lifecycle {
             new = self.keep(ENTRIES, entry.id, &bundle).await?;
             entry.secrets.clone_from(&new);
         }
-        match self.commit_entry(present.as_ref(), &entry, (&stored, &bundle)).await {
+        let mut shed = Vec::new();
+        match self.commit_entry(present.as_ref(), &entry, (&stored, &bundle), &mut shed).await {
             Err(error) => {
                 self.abandon(new.as_ref(), entry.id.into()).await;
+                for Shed { installation, new, .. } in shed {
+                    self.abandon(new.as_ref(), installation.into()).await;
+                }
                 Err(error)
             }
             Ok(following) => {
                 if rotated && !following.keeps_secrets {
                     self.discard(old.as_ref()).await;
+                }
+                for Shed { old, .. } in shed {
+                    self.discard(Some(&old)).await;
                 }
                 for workload in &following.ended {
                     self.end_workload(workload).await;
@@ -206,13 +213,14 @@ impl Lifecycle {
         present: Option<&Versioned<Entry>>,
         entry: &Entry,
         (stored, bundle): (&SecretBundle, &SecretBundle),
+        shed: &mut Vec<Shed>,
     ) -> Result<Following> {
         let Some(present) = present else {
             self.commit(CatalogChanges::new().create(entry.clone())).await?;
             return Ok(Following::default());
         };
         let secrets = if stored == bundle { FixedSecrets::Unchanged } else { FixedSecrets::Changed };
-        let mut following = self.follow(&present.value, entry, secrets, changes_workload(stored, bundle)).await?;
+        let mut following = self.follow(&present.value, entry, secrets, changes_workload(stored, bundle), shed).await?;
         let mut changes = CatalogChanges::new().put(entry.clone(), present.expect());
         changes.extend(std::mem::take(&mut following.changes));
         self.commit(changes).await?;

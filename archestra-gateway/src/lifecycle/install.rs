@@ -57,7 +57,9 @@ impl Lifecycle {
         if self.taken(entry, request.owner).await? {
             return Err(duplicate(entry, request.owner));
         }
-        check_values(&entry.spec, request.values.clone(), &BTreeSet::new()).map_err(Error::Invalid)
+        let values = check_values(&entry.spec, request.values.clone(), &BTreeSet::new()).map_err(Error::Invalid)?;
+        self.check_secrets(request.owner, &values.secret)?;
+        Ok(values)
     }
 
     async fn install_owned(&self, request: InstallRequest) -> Result<Versioned<Installation>> {

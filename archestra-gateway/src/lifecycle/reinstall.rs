@@ -61,10 +61,11 @@ impl Lifecycle {
         let entry = self.entry(stored.value.entry).await?.value;
         supported(&entry)?;
         self.check_runnable(&entry)?;
-        let kept = self.bundle(stored.value.secrets.as_ref()).await?;
+        let kept = self.written(stored.value.secrets.as_ref()).await?;
         let given = merge(&entry, &stored.value, &kept, values);
         let values = check_values(&entry.spec, given, &BTreeSet::new()).map_err(Error::Invalid)?;
 
+        self.check_secrets(stored.value.owner, &values.secret)?;
         let rotated = values.secret != kept;
         let new =
             if rotated { self.keep(INSTALLATIONS, id, &values.secret).await? } else { stored.value.secrets.clone() };

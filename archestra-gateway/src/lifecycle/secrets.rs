@@ -4,9 +4,9 @@ use super::Lifecycle;
 use archestra_core::{
     Error, Result,
     catalog::{CatalogStoreExt, Entry, Kind, Query, Record, RecordKey},
-    installation::Installation,
+    installation::{Installation, Owner},
     runtime::{Revision, WorkloadId},
-    secret::{Expect, SecretBundle, SecretRef},
+    secret::{Accepts, Expect, SecretBundle, SecretRef},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,6 +28,30 @@ impl Lifecycle {
         }
     }
 
+    /// What was stored under a reference, without what is kept elsewhere; nothing when there is none.
+    pub(super) async fn written(&self, reference: Option<&SecretRef>) -> Result<SecretBundle> {
+        match reference {
+            None => Ok(SecretBundle::new()),
+            Some(reference) => Ok(self.inner.secrets.written(reference).await?.bundle),
+        }
+    }
+
+    /// Refuses secrets of an installation that the store does not take.
+    pub(super) fn check_secrets(&self, owner: Owner, bundle: &SecretBundle) -> Result<()> {
+        if bundle.is_empty() {
+            return Ok(());
+        }
+        let accepts = self.inner.secrets.accepts();
+        if accepts == Accepts::References && !matches!(owner, Owner::Team(_)) {
+            return Err(Error::invalid(
+                "scope",
+                "secrets are read from Vault, where those of teams are",
+                "install it for a team",
+            ));
+        }
+        accepts.check(bundle).map_err(|error| under("values", error))
+    }
+
     /// Stores a bundle under a reference of its own, unless it is empty.
     pub(super) async fn keep(
         &self,
@@ -38,6 +62,7 @@ impl Lifecycle {
         if bundle.is_empty() {
             return Ok(None);
         }
+        self.inner.secrets.accepts().check(bundle).map_err(|error| under("secrets", error))?;
         let reference = SecretRef::unique(kind, owner)?;
         match self.inner.secrets.put(&reference, bundle, Expect::Absent).await {
             Ok(_) => Ok(Some(reference)),
@@ -114,6 +139,14 @@ impl Lifecycle {
         }
         named.extend(newest.into_values().flat_map(|revision| revision.secrets));
         Ok(named)
+    }
+}
+
+/// Places findings about the keys of a bundle.
+fn under(parent: &str, error: Error) -> Error {
+    match error {
+        Error::Invalid(findings) => Error::Invalid(findings.into_iter().map(|finding| finding.under(parent)).collect()),
+        error => error,
     }
 }
 

@@ -6,6 +6,7 @@ mod fakes;
 mod faults;
 mod installing;
 mod reconciling;
+mod references;
 mod reinstalling;
 mod removing;
 

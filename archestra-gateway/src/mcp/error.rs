@@ -36,6 +36,8 @@ pub mod code {
     pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
     /// Modern only: the revision is not served.
     pub const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
+    /// Our own: the caller has too much under way. Both eras leave numbers outside -32768..=-32000 to us.
+    pub const TOO_MANY_REQUESTS: i64 = 429;
 }
 
 /// What went wrong, in terms that both eras can express.
@@ -64,6 +66,8 @@ pub enum ErrorKind {
     UnsupportedVersion,
     /// The user has to visit a URL first.
     UrlElicitationRequired,
+    /// The caller has too much under way.
+    TooManyRequests,
     /// A code of our own or of an upstream, outside the ones above.
     Other(i64),
 }
@@ -89,6 +93,7 @@ impl ErrorKind {
             (Self::HeaderMismatch | Self::MissingClientCapability | Self::UnsupportedVersion, Era::Legacy) => {
                 code::INVALID_REQUEST
             }
+            (Self::TooManyRequests, _) => code::TOO_MANY_REQUESTS,
             (Self::Other(code), _) => code,
         }
     }
@@ -100,6 +105,7 @@ impl ErrorKind {
             (Self::Parse | Self::InvalidRequest | Self::HeaderMismatch | Self::UnsupportedVersion, _)
             | (Self::MalformedMeta | Self::MissingClientCapability, Era::Modern) => StatusCode::BAD_REQUEST,
             (Self::MethodNotFound, Era::Modern) => StatusCode::NOT_FOUND,
+            (Self::TooManyRequests, _) => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::OK,
         }
     }

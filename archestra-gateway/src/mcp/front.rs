@@ -59,6 +59,11 @@ impl Front {
         Self { shared }
     }
 
+    /// What it shares with the rest of its platform.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Answers one request from `address` to the consumer at `place`.
     pub(crate) async fn handle<B>(&self, place: &str, address: Option<IpAddr>, request: Request<B>) -> Response<McpBody>
     where

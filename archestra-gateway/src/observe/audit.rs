@@ -1,6 +1,6 @@
 //! The audit writer: a bounded queue in front of the sink, written in batches, so that no answer waits for it.
 
-use super::Meters;
+use super::{CallNote, Meters};
 use archestra_core::{event::AuditRecord, state::AuditSink};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -27,10 +27,29 @@ pub enum Overflow {
 
 /// Takes audit records and writes them in batches.
 #[derive(Debug, Clone)]
-pub struct AuditWriter {
-    queue: mpsc::Sender<AuditRecord>,
+pub struct AuditWriter(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    queue: mpsc::Sender<Queued>,
     overflow: Overflow,
     meters: Meters,
+}
+
+/// What waits to be written.
+#[derive(Debug)]
+enum Queued {
+    Call(CallNote),
+    Record(Box<AuditRecord>),
+}
+
+impl Queued {
+    fn into_record(self) -> AuditRecord {
+        match self {
+            Self::Call(note) => note.into_record(),
+            Self::Record(record) => *record,
+        }
+    }
 }
 
 impl AuditWriter {
@@ -42,24 +61,28 @@ impl AuditWriter {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let (queue, records) = mpsc::channel(QUEUE);
-        tasks.spawn(Task { sink, records, meters: meters.clone() }.run(stop));
-        Self { queue, overflow, meters }
+        let (queue, queued) = mpsc::channel(QUEUE);
+        tasks.spawn(Task { sink, queued, meters: meters.clone() }.run(stop));
+        Self(Arc::new(Inner { queue, overflow, meters }))
     }
 
     /// Makes sure of room for one record, before what it will be about begins. With [`Overflow::Drop`] it never waits.
     pub(crate) async fn reserve(&self) -> Slot {
-        let permit = match self.overflow {
+        let permit = match self.0.overflow {
             Overflow::Drop => None,
-            Overflow::Wait => self.queue.clone().reserve_owned().await.ok(),
+            Overflow::Wait => self.0.queue.clone().reserve_owned().await.ok(),
         };
         Slot { writer: self.clone(), permit }
     }
 
     /// Queues a record if there is room.
     pub fn offer(&self, record: AuditRecord) {
-        if self.queue.try_send(record).is_err() {
-            self.meters.audit_dropped(1);
+        self.queue(Queued::Record(Box::new(record)));
+    }
+
+    fn queue(&self, what: Queued) {
+        if self.0.queue.try_send(what).is_err() {
+            self.0.meters.audit_dropped(1);
         }
     }
 }
@@ -68,51 +91,59 @@ impl AuditWriter {
 #[derive(Debug)]
 pub(crate) struct Slot {
     writer: AuditWriter,
-    permit: Option<mpsc::OwnedPermit<AuditRecord>>,
+    permit: Option<mpsc::OwnedPermit<Queued>>,
 }
 
 impl Slot {
-    /// Queues the record.
-    pub(crate) fn write(&mut self, record: AuditRecord) {
-        match self.permit.take() {
-            Some(permit) => drop(permit.send(record)),
-            None => self.writer.offer(record),
+    /// Queues the note of a call.
+    pub(crate) fn write(self, note: CallNote) {
+        match self.permit {
+            Some(permit) => drop(permit.send(Queued::Call(note))),
+            None => self.writer.queue(Queued::Call(note)),
         }
     }
 }
 
 struct Task {
     sink: Arc<dyn AuditSink>,
-    records: mpsc::Receiver<AuditRecord>,
+    queued: mpsc::Receiver<Queued>,
     meters: Meters,
 }
 
 impl Task {
     async fn run(mut self, stop: CancellationToken) {
+        let mut taken = Vec::with_capacity(BATCH);
         let mut batch = Vec::with_capacity(BATCH);
-        while let Some(count) = stop.run_until_cancelled(self.records.recv_many(&mut batch, BATCH)).await {
+        while let Some(count) = stop.run_until_cancelled(self.queued.recv_many(&mut taken, BATCH)).await {
             if count == 0 {
                 return;
             }
-            if batch.len() < BATCH {
+            if taken.len() < BATCH {
                 // A short pause gathers what a burst brings, at no cost to whoever made the records.
                 let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-                while batch.len() < BATCH
-                    && let Ok(record) = self.records.try_recv()
+                while taken.len() < BATCH
+                    && let Ok(queued) = self.queued.try_recv()
                 {
-                    batch.push(record);
+                    taken.push(queued);
                 }
             }
+            batch.extend(taken.drain(..).map(Queued::into_record));
             self.write(&mut batch, &stop).await;
         }
-        self.records.close();
+        self.queued.close();
         let last = tokio::time::timeout(LAST_WRITES, async {
-            while self.records.recv_many(&mut batch, BATCH).await > 0 {
-                self.write(&mut batch, &stop).await;
+            loop {
+                batch.extend(taken.drain(..).map(Queued::into_record));
+                if !batch.is_empty() {
+                    self.write(&mut batch, &stop).await;
+                }
+                if self.queued.recv_many(&mut taken, BATCH).await == 0 {
+                    return;
+                }
             }
         });
         if last.await.is_err() {
-            let lost = batch.len() + self.records.len();
+            let lost = batch.len() + taken.len() + self.queued.len();
             tracing::warn!(lost, "audit records were lost: the sink did not take them in time");
             self.meters.audit_dropped(lost as u64);
         }

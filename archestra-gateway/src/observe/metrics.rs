@@ -12,9 +12,9 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry as Slot},
     fmt,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -72,6 +72,8 @@ struct Inner {
     deployments: Family<DeploymentLabels, Gauge>,
     audit_dropped: Counter,
     workloads: Mutex<HashMap<WorkloadId, (String, Phase)>>,
+    /// How many routes count into each series, by the labels of its successes.
+    routes: Mutex<HashMap<CallLabels, usize>>,
 }
 
 impl fmt::Debug for Meters {
@@ -101,6 +103,7 @@ impl Meters {
             deployments: Family::default(),
             audit_dropped: Counter::default(),
             workloads: Mutex::default(),
+            routes: Mutex::default(),
         };
         let registry = &mut inner.registry;
         registry.register("mcp_tool_calls", "Tool calls", inner.calls.clone());
@@ -125,6 +128,8 @@ impl Meters {
     }
 
     /// The counters of one tool of one consumer. Made once per route, so that a call only adds to them.
+    ///
+    /// A series goes with the last route that has its labels, and with the last call on that one.
     pub(crate) fn tool(&self, consumer: &Consumer, entry: &Entry, tool: &Tool) -> Arc<ToolMeters> {
         let labels = |status: CallStatus| CallLabels {
             agent_id: consumer.id.to_string(),
@@ -137,11 +142,35 @@ impl Meters {
             tool_name: tool.name.clone(),
             status: status.label(),
         };
+        let success = labels(CallStatus::Success);
+        *self.routes().entry(success.clone()).or_default() += 1;
         Arc::new(ToolMeters {
             meters: self.clone(),
-            success: (labels(CallStatus::Success), OnceLock::new()),
+            success: (success, OnceLock::new()),
             error: (labels(CallStatus::Error), OnceLock::new()),
         })
+    }
+
+    fn routes(&self) -> MutexGuard<'_, HashMap<CallLabels, usize>> {
+        self.0.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One route less has these labels.
+    fn leave(&self, success: &CallLabels, error: &CallLabels) {
+        let mut routes = self.routes();
+        let Slot::Occupied(mut count) = routes.entry(success.clone()) else { return };
+        *count.get_mut() -= 1;
+        if *count.get() > 0 {
+            return;
+        }
+        count.remove();
+        // Under the lock, so that a new route does not begin to count into what is being removed.
+        for labels in [success, error] {
+            self.0.calls.remove(labels);
+            self.0.durations.remove(labels);
+            self.0.requests.remove(labels);
+            self.0.responses.remove(labels);
+        }
     }
 
     fn outcome(&self, labels: &CallLabels) -> OutcomeMeters {
@@ -171,9 +200,14 @@ impl Meters {
     /// A server may have several workloads; the gauge counts them per state.
     fn show(&self, known: &HashMap<WorkloadId, (String, Phase)>, server: Option<&str>) {
         let Some(server) = server else { return };
+        let gone = !known.values().any(|(name, _)| name == server);
         for phase in Phase::ALL {
             let count = known.values().filter(|(name, at)| name == server && *at == phase).count();
             let labels = DeploymentLabels { server_name: server.to_owned(), state: phase.label() };
+            if gone {
+                self.0.deployments.remove(&labels);
+                continue;
+            }
             self.0.deployments.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
@@ -223,7 +257,62 @@ impl ToolMeters {
     }
 }
 
+impl Drop for ToolMeters {
+    fn drop(&mut self) {
+        self.meters.leave(&self.success.0, &self.error.0);
+    }
+}
+
 /// Sizes stay far below 2⁵², where this would lose anything.
 fn to_f64(bytes: u64) -> f64 {
     u32::try_from(bytes).map_or(f64::from(u32::MAX), f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use archestra_core::{id::InstallationId, testing::fixtures};
+
+    fn count(meters: &ToolMeters) {
+        meters.record(CallStatus::Success, Duration::from_millis(1), 1, 1);
+        meters.record(CallStatus::Error, Duration::from_millis(1), 1, 1);
+    }
+
+    #[test]
+    fn series_go_with_the_last_route_that_counts_into_them() {
+        let meters = Meters::new();
+        let (entry, consumer) = (fixtures::remote_entry("tracker"), fixtures::gateway("finance"));
+        let tool = fixtures::tool(&entry, "search");
+        let (old, other) =
+            (meters.tool(&consumer, &entry, &tool), meters.tool(&consumer, &entry, &fixtures::tool(&entry, "kept")));
+        count(&old);
+        count(&other);
+        let new = meters.tool(&consumer, &entry, &tool);
+        drop(old);
+        count(&new);
+        let shown = meters.render();
+        assert!(shown.contains("tool_name=\"search\",status=\"success\"} 2"), "{shown}");
+        drop(new);
+        let shown = meters.render();
+        assert!(!shown.contains("search"), "{shown}");
+        assert!(shown.contains("kept"), "{shown}");
+        drop(other);
+        assert!(!meters.render().contains("tracker"));
+        assert!(meters.routes().is_empty());
+    }
+
+    #[test]
+    fn the_states_of_a_server_go_with_its_last_workload() {
+        let meters = Meters::new();
+        let (first, second) =
+            (WorkloadId::of_installation(InstallationId::new()), WorkloadId::of_installation(InstallationId::new()));
+        meters.workload(&first, "tracker", Phase::Running);
+        meters.workload(&second, "tracker", Phase::Pending);
+        meters.workload_gone(&first);
+        assert!(meters.render().contains("server_name=\"tracker\",state=\"running\"} 0"), "{}", meters.render());
+        meters.workload(&second, "renamed", Phase::Pending);
+        assert!(!meters.render().contains("tracker"));
+        meters.workload_gone(&second);
+        assert!(!meters.render().contains("server_name"));
+    }
 }

@@ -6,7 +6,7 @@ use crate::mcp::{
     front::{Called, Caller, call},
     version::Era,
 };
-use crate::upstream::Answer;
+use crate::upstream::{Answer, Cancel};
 use archestra_core::event::Outcome as Recorded;
 use archestra_core::identity::{AuthMethod, Caller as Who, Permission, Permissions, Principal, Resource};
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// One agent or gateway, called from within the process.
 #[derive(Debug, Clone)]
@@ -113,15 +112,14 @@ impl Agent {
         let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
         let body = Bytes::from(message.to_string());
         let Ok(Message::Request(request)) = envelope::parse(&body) else { return Err(AgentError::Unreadable) };
-        let cancel = CancellationToken::new();
-        let _guard = cancel.clone().drop_guard();
         let caller = Caller {
             principal: &self.principal,
+            usage: None,
             consumer: &route,
             address: None,
             era: Era::Legacy,
             headers: &HeaderMap::new(),
-            cancel: &cancel,
+            cancel: Cancel::ByDropping,
         };
         let answer = match call(&self.shared, caller, &body, &request).await {
             Called::Rejected(error) => {

@@ -2,11 +2,12 @@
 
 use super::{Options, Platform, Shared, tasks::Background};
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, Bounds},
     lifecycle::{Lifecycle, LifecycleParts},
     mcp::front::{HostPolicy, InFlight, Sessions},
     observe::{AuditWriter, Meters},
     route::{Follower, Freshness, RouteParts, Routes},
+    server::Workers,
     upstream::{
         UpstreamOptions, UpstreamParts, Upstreams,
         client::{HttpClient, PoolOptions},
@@ -22,6 +23,7 @@ use archestra_core::{
     state::{AuditSink, StateStore},
 };
 use std::{
+    num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -46,6 +48,9 @@ pub enum BuildError {
     /// TLS cannot be set up; most often because no crypto provider is installed.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),
+    /// The threads that drive connections cannot be started.
+    #[error("the threads for connections cannot be started: {0}")]
+    Threads(std::io::Error),
     /// A store does not answer.
     #[error("a backend is not usable: {0}")]
     Backend(#[from] archestra_core::Error),
@@ -137,7 +142,8 @@ impl PlatformBuilder {
 
         let policy = DialPolicy::new(options.private_networks.clone());
         let dialer = Dialer::new(DialOptions::new(policy, ClientTls::new(&options.extra_roots)?));
-        let client = HttpClient::new(dialer, PoolOptions::default());
+        let threads = options.workers.map_or(0, NonZeroUsize::get);
+        let client = HttpClient::new(dialer, PoolOptions { threads, ..PoolOptions::default() });
         catalog.check().await?;
         identity.check().await?;
         secrets.check().await?;
@@ -149,12 +155,18 @@ impl PlatformBuilder {
             secrets: Arc::clone(&secrets),
             options: UpstreamOptions::default(),
         });
+        let mut lifecycle = options.lifecycle.clone();
+        if let Some(runtime) = &runtime {
+            for (name, value) in runtime.platform() {
+                lifecycle.platform.entry(name).or_insert(value);
+            }
+        }
         let lifecycle = Lifecycle::new(LifecycleParts {
             catalog: Arc::clone(&catalog),
             secrets: Arc::clone(&secrets),
             runtime: runtime.clone(),
             discover: Arc::new(upstreams.clone()),
-            options: options.lifecycle.clone(),
+            options: lifecycle,
         });
         let background = Background::new();
         let meters = Meters::new();
@@ -181,8 +193,9 @@ impl PlatformBuilder {
             },
         };
         let public_host = options.public_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
+        let bounds = Bounds { calls: options.max_calls_per_caller, streams: options.max_streams_per_caller };
         let shared = Arc::new(Shared {
-            authenticator: Arc::new(Authenticator::new(Arc::clone(&identity), Arc::clone(&freshness))),
+            authenticator: Arc::new(Authenticator::new(Arc::clone(&identity), Arc::clone(&freshness), bounds)),
             hosts: HostPolicy::new(public_host.as_deref(), &options.allowed_hosts, &options.allowed_origins),
             sessions: Sessions::new(&ring),
             in_flight: InFlight::default(),
@@ -204,6 +217,7 @@ impl PlatformBuilder {
             meters,
             audit,
             server_info,
+            workers: Workers::start(options.workers).map_err(BuildError::Threads)?,
             options,
         });
         background.start(&shared, &lifecycle, follower);

@@ -1,7 +1,7 @@
 //! What an operator may set of a platform.
 
 use crate::{lifecycle::LifecycleOptions, observe::Overflow, upstream::dial::PrivateNetworks};
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 use url::Url;
 
 /// What an operator may set; the defaults are safe for a listener on loopback.
@@ -27,8 +27,17 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How many clients may listen for changes at the same time.
     pub max_listeners: usize,
+    /// How many tool calls one caller may have under way at the same time, with all tokens together; 0 is no bound.
+    pub max_calls_per_caller: usize,
+    /// How many streams one caller may listen on at the same time; 0 is no bound.
+    pub max_streams_per_caller: usize,
+    /// How long a client may leave what it is sent unread before its connection is closed.
+    pub write_timeout: Duration,
     /// How many connections may be open at the same time.
     pub max_connections: usize,
+    /// How many threads of their own drive connections and the calls on them, each with its own upstream connections; if
+    /// absent, the runtime that serves does. One per core is the fastest; whatever is no tool call stays on that runtime.
+    pub workers: Option<NonZeroUsize>,
     /// What happens when audit records come faster than they can be written.
     pub audit_overflow: Overflow,
     /// How long audit records are kept; for ever if absent.
@@ -50,7 +59,11 @@ impl Default for Options {
             stale_grace: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             max_listeners: 10_000,
+            max_calls_per_caller: 1024,
+            max_streams_per_caller: 32,
+            write_timeout: Duration::from_secs(60),
             max_connections: 50_000,
+            workers: None,
             audit_overflow: Overflow::Drop,
             audit_retention: Some(Duration::from_secs(90 * 24 * 3600)),
             lifecycle: LifecycleOptions::default(),

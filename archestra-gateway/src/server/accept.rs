@@ -1,11 +1,12 @@
 //! The accept loop: connection limit, header deadline, TCP_NODELAY, and a drain that lets calls under way end.
 
+use super::{pace::Paced, stall::Stalling};
 use crate::{
     mcp::front::{Front, McpBody},
     platform::Shared,
 };
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::Either;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -15,10 +16,11 @@ use hyper_util::{
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::Semaphore,
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tower::ServiceExt as _;
 
 /// How long a client may take to send the head of a request.
@@ -74,9 +76,16 @@ pub(crate) async fn serve(
             continue;
         }
         let watcher = graceful.watcher();
-        let service = Service { front: front.clone(), router: router.clone(), peer };
+        let patience = shared.options.write_timeout;
+        let worker = shared.workers.least();
+        let home = worker.is_some().then(Handle::current);
+        let service = Service { front: front.clone(), router: router.clone(), peer, home };
         let (builder, draining) = (Arc::clone(&builder), shutdown.clone());
-        connections.spawn(async move {
+        // It is registered again with the reactor of the thread that will drive it.
+        let Ok(stream) = stream.into_std() else { continue };
+        let (place, share) = worker.unzip();
+        let connection = async move {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
             // Who has said nothing yet must not hold a drain up.
             let spoken = tokio::time::timeout(HEADER_TIMEOUT, spoken(&stream));
             if !matches!(draining.run_until_cancelled(spoken).await, Some(Ok(()))) {
@@ -84,12 +93,17 @@ pub(crate) async fn serve(
             }
             // Hyper keeps the future of the request at hand in the connection, so that none is allocated per request.
             let service = service_fn(move |request| service.clone().answer(request));
-            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            let connection =
+                builder.serve_connection(TokioIo::new(Stalling::new(stream, patience)), service).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%peer, %error, "a connection ended");
             }
-            drop(slot);
-        });
+            drop((slot, share));
+        };
+        match place {
+            Some(place) => connections.spawn_on(connection, place),
+            None => connections.spawn(connection),
+        };
     }
     drop(listener);
     // Long streams say goodbye, so that they do not hold the drain up.
@@ -124,6 +138,8 @@ struct Service {
     front: Front,
     router: Router,
     peer: SocketAddr,
+    /// Where everything but tool calls runs, when connections have threads of their own.
+    home: Option<Handle>,
 }
 
 type Answer = Either<McpBody, Body>;
@@ -132,13 +148,35 @@ impl Service {
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
         let uri = request.uri().clone();
         if let Some(place) = uri.path().strip_prefix(MCP).filter(|place| is_place(place)) {
-            return Ok(self.front.handle(place, Some(self.peer.ip()), request).await.map(Either::Left));
+            let version = request.version();
+            let answer = self.front.handle(place, Some(self.peer.ip()), request).await;
+            if version == Version::HTTP_2 && !answer.body().is_whole() {
+                let shared = self.front.shared();
+                let paced = |body| Paced::new(body, shared.options.write_timeout, &shared.tasks);
+                return Ok(answer.map(|body| Either::Right(Body::new(paced(body)))));
+            }
+            return Ok(answer.map(Either::Left));
         }
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // Boxed to keep small what every tool call carries along.
-        let routed = Box::pin(self.router.oneshot(request.map(Body::new))).await?;
+        let routed = Box::pin(self.router.oneshot(request.map(Body::new)));
+        let routed = match self.home {
+            None => routed.await?,
+            Some(home) => match AbortOnDropHandle::new(home.spawn(routed)).await {
+                Ok(routed) => routed?,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => ending(),
+            },
+        };
         Ok(routed.map(Either::Right))
     }
+}
+
+/// What is answered when the runtime at home ends before the answer is made.
+fn ending() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
 }
 
 /// Whether this can be a consumer's slug or id as it stands, without decoding.

@@ -30,6 +30,8 @@ use tokio::time::{Instant, timeout_at};
 pub use self::error::{HttpError, RedirectFault, Sent};
 pub use self::read::read_limited;
 
+use crate::server::worker;
+
 use super::dial::{Connector, Dialer, Trust, Waiting};
 
 /// How many redirects [`HttpClient::get_following`] follows.
@@ -46,11 +48,13 @@ pub struct PoolOptions {
     pub idle_timeout: Duration,
     /// How many unused connections are kept for one scheme and authority.
     pub max_idle_per_host: usize,
+    /// How many threads have pools of their own, besides the one that all others share.
+    pub threads: usize,
 }
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self { idle_timeout: Duration::from_secs(90), max_idle_per_host: 1024 }
+        Self { idle_timeout: Duration::from_secs(90), max_idle_per_host: 1024, threads: 0 }
     }
 }
 
@@ -63,7 +67,8 @@ type Pool = Client<Connector, Full<Bytes>>;
 #[derive(Clone)]
 pub struct HttpClient {
     dialer: Dialer,
-    pools: Arc<Pools>,
+    /// The first for threads that have none of their own.
+    pools: Arc<[Pools]>,
 }
 
 /// One pool per trust: a connection that a wider trust was needed for is never found by a narrower one.
@@ -78,12 +83,13 @@ impl HttpClient {
     #[must_use]
     pub fn new(dialer: Dialer, options: PoolOptions) -> Self {
         let pool = |trust| build_pool(dialer.connector(trust), options);
-        let pools = Pools {
+        let pools = (0..=options.threads).map(|_| Pools {
             registry: pool(Trust::Registry),
             installation: pool(Trust::Installation),
             runtime: pool(Trust::Runtime),
-        };
-        Self { dialer, pools: Arc::new(pools) }
+        });
+        let pools = pools.collect();
+        Self { dialer, pools }
     }
 
     /// What makes the connections.
@@ -154,10 +160,11 @@ impl HttpClient {
     }
 
     fn pool(&self, trust: Trust) -> &Pool {
+        let pools = self.pools.get(worker()).unwrap_or(&self.pools[0]);
         match trust {
-            Trust::Registry => &self.pools.registry,
-            Trust::Installation => &self.pools.installation,
-            Trust::Runtime => &self.pools.runtime,
+            Trust::Registry => &pools.registry,
+            Trust::Installation => &pools.installation,
+            Trust::Runtime => &pools.runtime,
         }
     }
 }

@@ -13,10 +13,9 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::error::{CredentialFault, UpstreamError};
-use super::exchange::{Answer, Exchange};
+use super::exchange::{Answer, Cancel, Exchange};
 use super::pool::Upstreams;
 use super::target::Target;
 use crate::lifecycle::{Discover, DiscoverError};
@@ -82,7 +81,6 @@ impl Upstreams {
         let Ok(Message::Request(request)) = envelope::parse(&body) else {
             return Err(UpstreamError::request(server, "its cursor cannot be sent back"));
         };
-        let cancel = CancellationToken::new();
         let exchange = Exchange {
             body: &body,
             request: &request,
@@ -95,7 +93,7 @@ impl Upstreams {
             forwarded: HeaderMap::new(),
             traceparent: None,
             deadline: Instant::now() + PAGE_TIMEOUT,
-            cancel: &cancel,
+            cancel: Cancel::ByDropping,
         };
         let answer = Box::pin(self.call(target, exchange)).await?;
         let message = last_message(answer, server).await?;

@@ -41,8 +41,35 @@ pub struct Exchange<'a> {
     pub traceparent: Option<HeaderValue>,
     /// When the whole answer must be there.
     pub deadline: Instant,
-    /// Fires when the caller gives up.
-    pub cancel: &'a CancellationToken,
+    /// How the caller gives up.
+    pub cancel: Cancel<'a>,
+}
+
+/// How a caller takes a call back.
+#[derive(Debug, Clone, Copy)]
+pub enum Cancel<'a> {
+    /// By dropping it: nothing has to be waited for.
+    ByDropping,
+    /// By this, or by dropping it.
+    By(&'a CancellationToken),
+}
+
+impl Cancel<'_> {
+    /// Waits until the caller has given up; for ever if nothing but dropping says so.
+    pub(crate) async fn cancelled(self) {
+        match self {
+            Self::ByDropping => std::future::pending().await,
+            Self::By(token) => token.cancelled().await,
+        }
+    }
+
+    /// The token, to keep it.
+    pub(super) fn token(self) -> Option<CancellationToken> {
+        match self {
+            Self::ByDropping => None,
+            Self::By(token) => Some(token.clone()),
+        }
+    }
 }
 
 impl fmt::Debug for Exchange<'_> {

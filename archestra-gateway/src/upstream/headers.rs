@@ -263,7 +263,8 @@ fn value_of<'v>(
     }
     match &field.value {
         Some(FixedValue::Plain(value)) => Ok(Some(value)),
-        Some(FixedValue::Secret(value)) => Ok(Some(value.expose())),
+        Some(FixedValue::Secret(value)) if value.external().is_none() => Ok(Some(value.expose())),
+        Some(FixedValue::Secret(_)) => Err(missing()),
         Some(FixedValue::Stored) => {
             let key = format!("field.{}", field.name);
             bundles.entry.get(&key).map(|secret| Some(secret.expose())).ok_or_else(missing)

@@ -61,7 +61,7 @@ pub(super) struct Relay {
     signals: Signals,
     started: Instant,
     deadline: Instant,
-    cancel: CancellationToken,
+    cancel: Option<CancellationToken>,
 }
 
 enum Step {
@@ -90,7 +90,7 @@ impl Relay {
             signals: signals.clone(),
             started: Instant::now(),
             deadline: exchange.deadline,
-            cancel: exchange.cancel.clone(),
+            cancel: exchange.cancel.token(),
         }
     }
 
@@ -116,10 +116,16 @@ impl Relay {
 
     async fn step_in_time(&mut self) -> Result<Step, UpstreamError> {
         let (cancel, deadline) = (self.cancel.clone(), self.deadline);
+        let cancelled = async {
+            match &cancel {
+                Some(token) => token.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             step = timeout_at(deadline, self.step()) => if let Ok(step) = step { return step },
-            () = cancel.cancelled() => return Err(UpstreamError::Cancelled),
+            () = cancelled => return Err(UpstreamError::Cancelled),
         }
         Err(UpstreamError::Timeout { server: Arc::clone(&self.server), after: self.waited() })
     }

@@ -11,10 +11,16 @@ use super::{
     },
     ApplyAction,
     plan::{Plan, Step},
-    undo::{Undo, entry_bundle, installation_values, written_over},
+    undo::{Undo, dropped_values, entry_bundle, installation_values, written_over},
 };
 use crate::lifecycle::{Cascade, ConsumerDraft, InstallRequest};
-use archestra_core::{catalog::CatalogChanges, id::PolicyId, policy::Policy, secret::Expect};
+use archestra_core::{
+    catalog::{CatalogChanges, CatalogStoreExt as _},
+    id::PolicyId,
+    installation::Installation,
+    policy::Policy,
+    secret::Expect,
+};
 use chrono::Utc;
 
 /// Does everything, or nothing.
@@ -69,7 +75,10 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
         }
         Step::SaveEntry { before: Some(before), draft } => {
             let bundle = entry_bundle(state, &before.value).await?;
+            let dropped = dropped_values(state, &before.value, &draft.spec).await?;
             let saved = state.lifecycle.save_entry(Some(before.value.id), *draft, before.expect()).await?;
+            // Before the entry among what was done, so that they are given back after it.
+            dropped.into_iter().for_each(|(installation, values)| undo.reinstalled(installation, values));
             undo.entry_changed(before.value, bundle, saved.expect());
         }
         Step::Install { entry, owner, values, author } => {
@@ -79,9 +88,11 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
             undo.installed(installation.value.id);
         }
         Step::Reinstall { before, values } => {
+            // An entry that was saved before may have taken values from it.
+            let before = state.catalog.get_one::<Installation>(before.id).await?.value;
             let former = installation_values(state, &before).await?;
             state.lifecycle.reinstall(before.id, values, who.author()).await?;
-            undo.reinstalled(*before, former);
+            undo.reinstalled(before, former);
         }
         Step::SaveConsumer { kind, before, item } => {
             let present = before.as_ref().map(|before| &before.value);
@@ -124,9 +135,10 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
             undo.policy_was(policy.value, Expect::Absent);
         }
         Step::DeleteInstallation(installation) => {
-            let former = installation_values(state, &installation.value).await?;
-            state.lifecycle.remove(installation.value.id).await?;
-            undo.removed(installation.value, former);
+            let before = state.catalog.get_one::<Installation>(installation.value.id).await?.value;
+            let former = installation_values(state, &before).await?;
+            state.lifecycle.remove(before.id).await?;
+            undo.removed(before, former);
         }
         Step::DeleteEntry(entry) => {
             let bundle = entry_bundle(state, &entry.value).await?;

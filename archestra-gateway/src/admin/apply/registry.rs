@@ -4,7 +4,8 @@ use super::{
     super::{
         Problem,
         access::{default_owner, may_change, require, scope_of, sees},
-        entries::{draft, may_host},
+        entries::draft,
+        hosting::{may_host, may_pull},
     },
     ApplyAction, EntryItem, InstallationItem,
     plan::{Planner, Step},
@@ -55,6 +56,7 @@ async fn entry(planner: &mut Planner<'_>, item: EntryItem) -> Result<(), Problem
     let action = if seen.is_some() { Action::Update } else { Action::Create };
     may_change(planner.who, On::Entry, action, &draft.scope, "saving an entry with this scope")?;
     may_host(planner.state, planner.who, &draft.spec)?;
+    may_pull(planner.state, planner.who, &draft.spec, seen.map(|before| &before.value.spec)).await?;
     if before.is_some() && seen.is_none() {
         return Err(Error::already_exists("entry", &name).into());
     }
@@ -120,7 +122,7 @@ async fn installation(planner: &mut Planner<'_>, item: InstallationItem) -> Resu
     };
     may_change(who, On::Installation, Action::Update, &scope, "changing this installation")?;
     let bundle = match &present.value.secrets {
-        Some(reference) => planner.state.secrets.get(reference).await?.bundle,
+        Some(reference) => planner.state.secrets.written(reference).await?.bundle,
         None => SecretBundle::new(),
     };
     if !differs(&spec, &present.value, &bundle, &given)? {

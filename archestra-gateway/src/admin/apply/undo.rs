@@ -4,16 +4,16 @@ use super::super::{AdminState, Problem, consumers::user_teams};
 use crate::lifecycle::{Cascade, ConsumerDraft, EntryDraft, InstallRequest};
 use archestra_core::{
     Result as CoreResult,
-    catalog::{CatalogChanges, CredentialModel, Entry, EntrySpec, FixedValue, PullSecret},
+    catalog::{CatalogChanges, CatalogStoreExt as _, CredentialModel, Entry, EntrySpec, FixedValue, PullSecret, Query},
     consumer::{Consumer, CredentialChoice},
     feed::{Expect as FeedExpect, Version, Versioned},
     id::{ConsumerId, EntryId, InstallationId, PolicyId},
     identity::IdentityChanges,
-    installation::Installation,
+    installation::{Installation, install_fields},
     policy::Policy,
     secret::{Expect, SecretBundle, SecretValue},
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The version of what was made and not written since.
 pub(super) const FIRST: Version = Version(1);
@@ -214,7 +214,7 @@ pub(super) const fn written_over(before: Version) -> FeedExpect {
 /// The fixed secrets of an entry.
 pub(super) async fn entry_bundle(state: &AdminState, entry: &Entry) -> CoreResult<SecretBundle> {
     match &entry.secrets {
-        Some(reference) => Ok(state.secrets.get(reference).await?.bundle),
+        Some(reference) => Ok(state.secrets.written(reference).await?.bundle),
         None => Ok(SecretBundle::new()),
     }
 }
@@ -224,7 +224,7 @@ pub(super) async fn installation_values(state: &AdminState, installation: &Insta
     let mut values: Values =
         installation.values.iter().map(|(name, value)| (name.clone(), SecretValue::new(value.clone()))).collect();
     if let Some(reference) = &installation.secrets {
-        let bundle = state.secrets.get(reference).await?.bundle;
+        let bundle = state.secrets.written(reference).await?.bundle;
         values.extend(
             bundle
                 .iter()
@@ -233,6 +233,30 @@ pub(super) async fn installation_values(state: &AdminState, installation: &Insta
         );
     }
     Ok(values)
+}
+
+/// What installations lose when their entry no longer asks for it, to give it back.
+pub(super) async fn dropped_values(
+    state: &AdminState,
+    before: &Entry,
+    after: &EntrySpec,
+) -> CoreResult<Vec<(Installation, Values)>> {
+    let names = |spec| -> BTreeSet<String> { install_fields(spec).into_iter().map(|field| field.name).collect() };
+    let asked = names(after);
+    let dropped: BTreeSet<String> = names(&before.spec).into_iter().filter(|name| !asked.contains(name)).collect();
+    let mut found = Vec::new();
+    if dropped.is_empty() {
+        return Ok(found);
+    }
+    let query = Query::Installations { entry: Some(before.id), owner: None };
+    for installation in state.catalog.list_all::<Installation>(query).await? {
+        let mut values = installation_values(state, &installation.value).await?;
+        values.retain(|name, _| dropped.contains(name));
+        if !values.is_empty() {
+            found.push((installation.value, values));
+        }
+    }
+    Ok(found)
 }
 
 /// Puts the secrets of a bundle back into a specification: the reverse of taking them out.

@@ -11,7 +11,7 @@ use super::{
     InstallWrite, InstallationView, changeable, operable, readable, view,
 };
 use archestra_core::{
-    catalog::Scalar,
+    catalog::Given,
     identity::Action,
     installation::InstallationState,
     runtime::{Revision, RevisionNumber, WorkloadStatus},
@@ -53,7 +53,7 @@ pub(crate) struct ReinstallWrite {
     /// By field name.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
-    values: BTreeMap<String, Scalar>,
+    values: BTreeMap<String, Given>,
 }
 
 /// Which revision to go back to.

@@ -51,6 +51,34 @@ async fn an_unreachable_server_takes_everything_back() {
     rig.apply(&rig.admin, "set=s", DOCUMENT).await.expect(200);
 }
 
+#[tokio::test]
+async fn values_that_a_changed_entry_took_away_are_given_back() {
+    const BEFORE: &str = r#"
+apiVersion: archestra.dev/v1
+entries:
+- {name: files, selfHosted: {command: [node], env: [{name: KEY, secret: true, prompt: true, required: true}, {name: TENANT, prompt: true}, {name: PIN, secret: true, prompt: true}]}}
+installations: [{entry: files, scope: organization, values: {KEY: k3y, TENANT: t1, PIN: p1n}}]
+"#;
+    const AFTER: &str = r#"
+apiVersion: archestra.dev/v1
+entries:
+- {name: files, selfHosted: {command: [node], env: [{name: PIN, secret: true, prompt: true}]}}
+- {name: new, remote: {url: "https://new.example.com"}}
+installations: [{entry: files, scope: organization, values: {PIN: n3w}}, {entry: new, scope: organization}]
+"#;
+    let rig = Rig::new().await;
+    rig.apply(&rig.admin, "", BEFORE).await.expect(200);
+    *rig.tools.0.lock().unwrap() = Some(DiscoverError::Unreachable { reason: "connection refused".to_owned() });
+    let problem = rig.apply(&rig.admin, "", AFTER).await.problem(503);
+    assert_eq!(problem.undone, Some(Undone::Complete), "{}", problem.detail);
+    let found = rig.get(&rig.admin, "/installations").await.expect(200)["items"][0].clone();
+    assert_eq!((&found["values"], &found["secretFields"]), (&json!({ "TENANT": "t1" }), &json!(["KEY", "PIN"])));
+    assert_eq!(found.get("reinstallRequired"), None);
+    let report = rig.apply(&rig.admin, "dryRun=true", BEFORE).await.expect(200);
+    let actions: Vec<_> = report["changes"].as_array().unwrap().iter().map(|change| &change["action"]).collect();
+    assert_eq!(actions, ["unchanged", "unchanged"], "{report}");
+}
+
 /// What must be there before: the entry `old` with a secret, and a gateway.
 async fn prepare(rig: &Rig) {
     let field = json!({"name": "token", "header": "Authorization", "value": "s3cret"});

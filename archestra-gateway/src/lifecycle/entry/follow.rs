@@ -5,6 +5,7 @@ use super::super::{
     apply::{Renew, RevisionDraft, push_delete_history, secret_refs},
     assign::Assigner,
     now,
+    secrets::INSTALLATIONS,
     verdict::{Verdict, verdict},
     workload::{WorkloadValues, build_workload_spec},
     workload_id,
@@ -14,8 +15,9 @@ use archestra_core::{
     catalog::{CatalogChanges, Entry, FixedSecrets},
     feed::Versioned,
     id::InstallationId,
-    installation::{Installation, InstallationState},
+    installation::{Installation, InstallationState, install_fields},
     runtime::WorkloadId,
+    secret::{SecretBundle, SecretRef},
 };
 use std::collections::BTreeSet;
 
@@ -32,22 +34,37 @@ pub(super) struct Following {
     pub(super) keeps_secrets: bool,
 }
 
+/// Secrets of an installation that were stored anew, without what its entry no longer asks for.
+#[derive(Debug)]
+pub(super) struct Shed {
+    pub(super) installation: InstallationId,
+    /// Where they were, all together.
+    pub(super) old: SecretRef,
+    /// Where those are that are left, if any are.
+    pub(super) new: Option<SecretRef>,
+}
+
 impl Lifecycle {
-    /// What the change from `before` to `after` brings with it. `renewed` says whether secrets of workloads changed.
+    /// What the change from `before` to `after` brings with it. `renewed` says whether secrets of workloads changed. What was
+    /// stored anew for it is in `shed`, also when it fails.
     pub(super) async fn follow(
         &self,
         before: &Entry,
         after: &Entry,
         secrets: FixedSecrets,
         renewed: bool,
+        shed: &mut Vec<Shed>,
     ) -> Result<Following> {
         let mut following = Following::default();
         let mut wanted = BTreeSet::new();
         let mut left = BTreeSet::new();
         for stored in self.installations_of(after.id).await? {
             let verdict = verdict(&before.spec, &after.spec, &stored.value, secrets);
-            let installation = judged(&stored.value, after, &verdict);
+            let mut installation = judged(&stored.value, after, &verdict);
             let follows = verdict == Verdict::Follow;
+            if follows {
+                shed.extend(self.shed(&mut installation, after).await?);
+            }
             if let Some(workload) = &installation.workload {
                 // A shared workload follows its entry whatever one of its installations is asked for.
                 let renew = follows || after.spec.shared_deployment;
@@ -74,6 +91,21 @@ impl Lifecycle {
             following.changes.extend(assignments);
         }
         Ok(following)
+    }
+
+    /// Takes the values away that the entry no longer asks for.
+    async fn shed(&self, installation: &mut Installation, entry: &Entry) -> Result<Option<Shed>> {
+        let asked: BTreeSet<String> = install_fields(&entry.spec).into_iter().map(|field| field.name).collect();
+        installation.values.retain(|name, _| asked.contains(name));
+        let dropped: BTreeSet<String> = installation.secret_fields.difference(&asked).cloned().collect();
+        installation.secret_fields.retain(|name| asked.contains(name));
+        let Some(old) = installation.secrets.clone().filter(|_| !dropped.is_empty()) else { return Ok(None) };
+        let bundle = self.written(Some(&old)).await?;
+        let left = bundle.iter().filter(|(name, _)| !dropped.contains(*name));
+        let left: SecretBundle = left.map(|(name, value)| (name, value.clone())).collect();
+        let new = self.keep(INSTALLATIONS, installation.id, &left).await?;
+        installation.secrets.clone_from(&new);
+        Ok(Some(Shed { installation: installation.id, old, new }))
     }
 
     async fn push_followed(

@@ -251,3 +251,51 @@ async fn an_entry_that_becomes_remote_ends_its_workloads() {
     assert_eq!(installation.workload, None);
     assert!(rig.all::<archestra_core::runtime::Revision>().await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_entry_no_longer_asks_for_is_taken_from_its_installations() {
+    let rig = Rig::new();
+    let entry = rig
+        .save({
+            let mut spec = hosted("files");
+            env(&mut spec).push(var(serde_json::json!({"name": "PIN", "secret": true, "prompt": true})));
+            env(&mut spec).push(var(serde_json::json!({"name": "TENANT", "prompt": true})));
+            spec
+        })
+        .await;
+    let given = [("API_KEY", "k3y"), ("PIN", "p1n"), ("TENANT", "t1")];
+    let id = rig.install(&entry, owner(), &given).await.unwrap().value.id;
+    let before = rig.ready(id).await;
+    rig.quiet().await;
+    assert_eq!((before.values["TENANT"].as_str(), before.secret_fields.len()), ("t1", 2));
+
+    rig.resave(&entry, |spec| env(spec).retain(|var| var.name != "PIN" && var.name != "TENANT")).await;
+    rig.quiet().await;
+    let after = rig.ready(id).await;
+    assert!(!after.values.contains_key("TENANT"), "{:?}", after.values);
+    assert_eq!(after.secret_fields.iter().collect::<Vec<_>>(), ["API_KEY"]);
+    assert_ne!(after.secrets, before.secrets);
+    assert_eq!(rig.references().await, 2, "what was dropped is in no secret any more");
+    let workload = rig.runtime.only();
+    assert_eq!((workload.revision, workload.secrets["API_KEY"].expose()), (RevisionNumber(2), "k3y"));
+    assert!(!workload.secrets.contains_key("PIN"));
+
+    // Asked for again, it is not there.
+    rig.resave(&entry, |spec| {
+        env(spec).push(var(serde_json::json!({"name": "PIN", "secret": true, "prompt": true, "required": true})));
+    })
+    .await;
+    let asked = rig.lifecycle.installation(id).await.unwrap().value;
+    assert_eq!(asked.reinstall_required, Some(ReinstallReason::NewInput(vec!["PIN".to_owned()])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_installation_that_gave_secrets_that_nobody_asks_for_any_more_has_none() {
+    let rig = Rig::new();
+    let (entry, id) = installed(&rig).await;
+    rig.resave(&entry, |spec| env(spec).retain(|var| var.name != "API_KEY")).await;
+    rig.quiet().await;
+    let after = rig.ready(id).await;
+    assert_eq!((after.secrets, after.secret_fields.len()), (None, 0));
+    assert_eq!(rig.references().await, 1);
+}

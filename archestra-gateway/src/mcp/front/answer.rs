@@ -1,7 +1,11 @@
 //! The HTTP shapes of what the front door answers.
 
 use super::McpBody;
-use crate::mcp::{envelope::Id, error::RpcError, version::Era};
+use crate::mcp::{
+    envelope::Id,
+    error::{ErrorKind, RpcError},
+    version::Era,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -37,7 +41,11 @@ pub(super) fn empty(status: StatusCode) -> Reply {
 
 /// A JSON-RPC error with the HTTP status it has in this era.
 pub(super) fn rpc_error(error: &RpcError, id: Option<Id<'_>>, era: Era) -> Reply {
-    json(error.http_status(era), error.render(id, era))
+    let mut reply = json(error.http_status(era), error.render(id, era));
+    if error.kind == ErrorKind::TooManyRequests {
+        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    reply
 }
 
 /// A refusal before there is any message to answer (RFC 9457 keeps it readable for everybody else).

@@ -21,6 +21,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+/// What is noted of an answer that breaks off.
+pub(super) const BROKE_OFF: &str = "the server broke off its answer";
+/// What its caller is told.
+pub(super) const BROKEN_OFF: &str = "the server broke off its answer; whether the call took effect is not known";
+
 /// The body of an answer of the front door.
 pub struct McpBody(Kind);
 
@@ -54,6 +59,11 @@ impl McpBody {
     #[must_use]
     pub const fn empty() -> Self {
         Self(Kind::Full(None))
+    }
+
+    /// Whether all of it is here.
+    pub(crate) const fn is_whole(&self) -> bool {
+        matches!(self.0, Kind::Full(_))
     }
 
     pub(super) fn upstream(body: DeadlineBody<Incoming>, format: BodyFormat, id: &str, log: CallLog) -> Self {
@@ -125,12 +135,12 @@ impl Upstream {
                 Some(Err(error)) => {
                     tracing::info!(%error, "an upstream broke off its answer");
                     if let Some(log) = self.log.take() {
-                        log.finish(Recorded::Error, Some("the server broke off its answer"), self.bytes);
+                        log.finish(Recorded::Error, Some(BROKE_OFF), self.bytes);
                     }
                     return Poll::Ready(Some(match self.format {
                         BodyFormat::EventStream => Ok(Frame::data(self.last_event())),
                         BodyFormat::Json if self.unsaid => Ok(Frame::data(self.broken_off())),
-                        BodyFormat::Json => Err(io::Error::other("the server broke off its answer")),
+                        BodyFormat::Json => Err(io::Error::other(BROKE_OFF)),
                     }));
                 }
                 None if self.unsaid => {
@@ -160,10 +170,7 @@ impl Upstream {
     }
 
     fn broken_off(&self) -> Bytes {
-        let error = RpcError::new(
-            ErrorKind::Internal,
-            "the server broke off its answer; whether the call took effect is not known",
-        );
+        let error = RpcError::new(ErrorKind::Internal, BROKEN_OFF);
         error.render(crate::mcp::envelope::Id::parse(&self.id), Era::Modern)
     }
 

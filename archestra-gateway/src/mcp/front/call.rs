@@ -2,6 +2,7 @@
 
 use super::record::CallLog;
 use crate::{
+    auth::Usage,
     mcp::{
         envelope::Request,
         error::{ErrorKind, RpcError},
@@ -11,7 +12,7 @@ use crate::{
     platform::Shared,
     route::{ConsumerRoute, ToolRoute},
     unambiguous::Unambiguous,
-    upstream::{Answer, Exchange, UpstreamError},
+    upstream::{Answer, Cancel, Exchange, UpstreamError},
 };
 use archestra_core::{
     credential::{CallContext, CredentialError, Resolved},
@@ -23,13 +24,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use std::{net::IpAddr, sync::Arc};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// Who calls, through what, and how they are to be answered.
 #[derive(Debug)]
 pub(crate) struct Caller<'a> {
     /// Who.
     pub(crate) principal: &'a Arc<Principal>,
+    /// What the caller uses at once; the embedding program is not counted.
+    pub(crate) usage: Option<&'a Arc<Usage>>,
     /// Through what.
     pub(crate) consumer: &'a Arc<ConsumerRoute>,
     /// From where.
@@ -38,8 +40,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) era: Era,
     /// The request's headers.
     pub(crate) headers: &'a HeaderMap,
-    /// Fires when the caller takes the call back.
-    pub(crate) cancel: &'a CancellationToken,
+    /// How the caller takes the call back.
+    pub(crate) cancel: Cancel<'a>,
 }
 
 /// What became of a call.
@@ -77,6 +79,16 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, text));
     };
     log.routed(route);
+    match caller.usage.map(Usage::call) {
+        None => {}
+        Some(Ok(place)) => log.hold(place),
+        Some(Err(bound)) => {
+            log.finish(Recorded::Denied, Some("too many calls at once"), 0);
+            let text =
+                format!("you have {bound} calls under way, which is as many as a caller may: wait for one to end");
+            return Called::Rejected(RpcError::new(ErrorKind::TooManyRequests, text));
+        }
+    }
     if caller.era == Era::Modern
         && let Some(params) = &route.header_params
         && let Err(error) = params.validate(caller.headers, request.params.arguments)
@@ -103,10 +115,14 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         let late = || CredentialError::Unavailable { reason: "the resolver took too long".to_owned() };
         resolved.unwrap_or_else(|_| Err(late()))
     };
-    let resolved = match caller.cancel.run_until_cancelled(resolving).await {
-        None => return Called::Cancelled,
-        Some(Ok(resolved)) => resolved,
-        Some(Err(error)) => {
+    let resolved = tokio::select! {
+        biased;
+        resolved = resolving => resolved,
+        () = caller.cancel.cancelled() => return Called::Cancelled,
+    };
+    let resolved = match resolved {
+        Ok(resolved) => resolved,
+        Err(error) => {
             let (text, detail) = explain(shared, &error);
             return refuse(log, Recorded::Error, &error.to_string(), request, caller.era, &text, &detail);
         }

@@ -17,7 +17,7 @@ use crate::{
         version::{Era, ProtocolVersion, header},
     },
     platform::Shared,
-    upstream::Answer,
+    upstream::{Answer, Cancel},
 };
 use archestra_core::event::Outcome as Recorded;
 use bytes::Bytes;
@@ -204,11 +204,12 @@ impl Detached {
         let Ok(Message::Request(request)) = envelope::parse(&self.body) else { return };
         let caller = Caller {
             principal: &self.visit.who.principal,
+            usage: Some(&self.visit.who.usage),
             consumer: &self.visit.consumer,
             address: self.visit.address,
             era: Era::Legacy,
             headers: &self.headers,
-            cancel: &self.cancel,
+            cancel: Cancel::By(&self.cancel),
         };
         let called = call(&self.shared, caller, &self.body, &request).await;
         // Nobody may wait any more; the call has been made all the same.

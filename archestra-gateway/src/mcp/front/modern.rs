@@ -3,6 +3,7 @@
 use super::{
     McpBody, Visit,
     answer::{Reply, events, json, rpc_error},
+    body::{BROKE_OFF, BROKEN_OFF},
     call::{Called, Caller, call},
     record::CallLog,
     result, streams,
@@ -17,17 +18,22 @@ use crate::{
         version::{Era, ProtocolVersion, meta},
     },
     platform::Shared,
-    upstream::{Answer, MessageStream},
+    upstream::{Answer, Cancel, MessageStream, deadline_body::DeadlineBody},
 };
 use archestra_core::event::Outcome as Recorded;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body::Frame;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 /// How long a client may keep what `server/discover` says, in milliseconds.
 const DISCOVER_TTL_MS: u32 = 300_000;
+
+/// Up to which length an answer is waited for as a whole. Most come in one piece with their head.
+const WHOLE: u64 = 16 * 1024;
 
 pub(super) async fn request(
     shared: &Arc<Shared>,
@@ -40,20 +46,19 @@ pub(super) async fn request(
     validate_modern(headers, request).map_err(|error| refuse(&error))?;
     match &*request.method {
         "tools/call" => {
-            // Dropping the answer is the cancellation, so that nothing else has to fire.
-            let cancel = CancellationToken::new();
             let caller = Caller {
                 principal: &visit.who.principal,
+                usage: Some(&visit.who.usage),
                 consumer: &visit.consumer,
                 address: visit.address,
                 era: Era::Modern,
                 headers,
-                cancel: &cancel,
+                cancel: Cancel::ByDropping,
             };
             Ok(match call(shared, caller, body, request).await {
                 Called::Rejected(error) => refuse(&error),
                 Called::Message(message) => json(StatusCode::OK, message),
-                Called::Answer(answer, log) => pass(answer, log, request),
+                Called::Answer(answer, log) => pass(answer, log, request).await,
                 Called::Cancelled => refuse(&RpcError::new(ErrorKind::Internal, "the call was cancelled")),
             })
         }
@@ -69,7 +74,7 @@ pub(super) async fn request(
 }
 
 /// The upstream's answer as the client gets it.
-fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
+async fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
     match answer {
         Answer::Message(message) => {
             let status = status_of(&message);
@@ -78,6 +83,9 @@ fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
         }
         Answer::Body { content_type, content_length, body } => {
             let streamed = content_type.as_bytes().starts_with(b"text/event-stream");
+            if !streamed && content_length.is_some_and(|length| length <= WHOLE) {
+                return whole(content_type, body, log, request).await;
+            }
             let format = if streamed { BodyFormat::EventStream } else { BodyFormat::Json };
             let body = McpBody::upstream(body, format, request.id.as_str(), log);
             let mut reply = if streamed { events(body) } else { json(StatusCode::OK, Bytes::new()).map(|_| body) };
@@ -100,6 +108,33 @@ fn pass(answer: Answer, log: CallLog, request: &Request<'_>) -> Reply {
             events(McpBody::events(stream))
         }
     }
+}
+
+/// A small answer is waited for, so that one that breaks off can still become an error.
+async fn whole(
+    content_type: HeaderValue,
+    mut body: DeadlineBody<Incoming>,
+    log: CallLog,
+    request: &Request<'_>,
+) -> Reply {
+    let mut message = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        match frame.map(Frame::into_data) {
+            Ok(Ok(part)) if message.is_empty() => message = part,
+            Ok(Ok(part)) => message = [message, part].concat().into(),
+            // Trailers.
+            Ok(Err(_)) => {}
+            Err(error) => {
+                tracing::info!(%error, "an upstream broke off its answer");
+                log.finish(Recorded::Error, Some(BROKE_OFF), message.len() as u64);
+                return rpc_error(&RpcError::new(ErrorKind::Internal, BROKEN_OFF), Some(request.id), Era::Modern);
+            }
+        }
+    }
+    log.finish_message(&message);
+    let mut reply = json(StatusCode::OK, message);
+    reply.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    reply
 }
 
 /// The HTTP status that the modern era has for a response: an error of the protocol itself shows in it.

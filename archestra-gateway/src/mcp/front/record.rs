@@ -1,36 +1,21 @@
 //! What is noted of a call while it goes through, and written down once when it ends, however it ends.
 
 use crate::{
+    auth::Place,
     mcp::outcome::{BodyFormat, Outcome, OutcomeScanner},
-    observe::{CallStatus, Slot},
+    observe::{CallNote, CallStatus, Slot},
     route::{ConsumerRoute, ToolRoute},
 };
-use archestra_core::{
-    credential::Resolved,
-    event::{Actor, AuditRecord, CallRecord, Outcome as Recorded},
-    id::{AuditId, InstallationId, PolicyId},
-    identity::Principal,
-    installation::Owner,
-};
-use chrono::Utc;
-use std::{net::IpAddr, sync::Arc};
+use archestra_core::{credential::Resolved, event::Outcome as Recorded, id::PolicyId, identity::Principal};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// A call under way. Dropped without an end it counts as cancelled.
 #[derive(Debug)]
 pub(crate) struct CallLog {
-    audit: Slot,
-    begun: Instant,
-    principal: Arc<Principal>,
-    address: Option<IpAddr>,
-    consumer: Arc<ConsumerRoute>,
-    /// The raw name once a route is known, the exposed one before.
-    tool: Option<Box<str>>,
-    route: Option<Arc<ToolRoute>>,
-    served_by: Option<(InstallationId, Owner, &'static str)>,
-    policy: Option<PolicyId>,
-    request_bytes: u64,
-    ended: bool,
+    noted: Option<(Slot, CallNote)>,
+    /// Given back when the call has ended.
+    place: Option<Place>,
 }
 
 impl CallLog {
@@ -41,36 +26,51 @@ impl CallLog {
         address: Option<IpAddr>,
         request_bytes: usize,
     ) -> Self {
-        Self {
-            audit,
+        let note = CallNote {
             begun: Instant::now(),
+            took: Duration::ZERO,
             principal,
             address,
             consumer,
-            tool: None,
+            unknown: None,
             route: None,
             served_by: None,
             policy: None,
             request_bytes: request_bytes as u64,
-            ended: false,
-        }
+            response_bytes: 0,
+            outcome: Recorded::Cancelled,
+            error: None,
+        };
+        Self { noted: Some((audit, note)), place: None }
+    }
+
+    /// Counts the call among its caller's.
+    pub(crate) fn hold(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// Notes a name that no route was found for.
     pub(crate) fn unknown(&mut self, tool: &str) {
-        self.tool = Some(tool.chars().take(128).collect::<String>().into());
+        self.note(|note| note.unknown = Some(tool.chars().take(128).collect::<String>().into()));
     }
 
     pub(crate) fn routed(&mut self, route: &Arc<ToolRoute>) {
-        self.route = Some(Arc::clone(route));
+        self.note(|note| note.route = Some(Arc::clone(route)));
     }
 
-    pub(crate) const fn judged(&mut self, policy: Option<PolicyId>) {
-        self.policy = policy;
+    pub(crate) fn judged(&mut self, policy: Option<PolicyId>) {
+        self.note(|note| note.policy = policy);
     }
 
-    pub(crate) const fn resolved(&mut self, resolved: &Resolved) {
-        self.served_by = Some((resolved.installation, resolved.owner, resolved.reason.label()));
+    pub(crate) fn resolved(&mut self, resolved: &Resolved) {
+        let served_by = (resolved.installation, resolved.owner, resolved.reason.label());
+        self.note(|note| note.served_by = Some(served_by));
+    }
+
+    fn note(&mut self, change: impl FnOnce(&mut CallNote)) {
+        if let Some((_, note)) = &mut self.noted {
+            change(note);
+        }
     }
 
     /// Ends the call by what its answer's body said.
@@ -96,58 +96,22 @@ impl CallLog {
 
     /// Ends the call.
     pub(crate) fn finish(mut self, outcome: Recorded, error: Option<&str>, bytes: u64) {
-        self.write(outcome, error, bytes);
-    }
-
-    fn write(&mut self, outcome: Recorded, error: Option<&str>, response_bytes: u64) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        let took = self.begun.elapsed();
-        if let Some(route) = &self.route {
-            let status = if outcome == Recorded::Success { CallStatus::Success } else { CallStatus::Error };
-            route.meters.record(status, took, self.request_bytes, response_bytes);
-        }
-        let tool = self.route.as_ref().map(|route| route.tool.name.as_str()).or(self.tool.as_deref());
-        let record = AuditRecord {
-            id: AuditId::new(),
-            at: Utc::now() - took,
-            action: "tools/call".to_owned(),
-            actor: actor(&self.principal, self.address),
-            outcome,
-            error: error.map(str::to_owned),
-            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            call: Some(CallRecord {
-                consumer: self.consumer.consumer.spec.slug.clone(),
-                entry: self.route.as_ref().map(|route| route.entry.spec.name.clone()),
-                tool: tool.unwrap_or_default().to_owned(),
-                installation: self.served_by.map(|(installation, ..)| installation.to_string()),
-                owner: self.served_by.map(|(_, owner, _)| owner.to_string()),
-                resolution: self.served_by.map(|(.., reason)| reason.to_owned()),
-                policy: self.policy.map(|policy| policy.to_string()),
-                request_bytes: self.request_bytes,
-                response_bytes,
-            }),
-            subject: None,
-            details: std::collections::BTreeMap::new(),
-        };
-        self.audit.write(record);
+        self.note(|note| {
+            note.outcome = outcome;
+            note.error = error.map(Box::from);
+            note.response_bytes = bytes;
+        });
     }
 }
 
 impl Drop for CallLog {
     fn drop(&mut self) {
-        self.write(Recorded::Cancelled, None, 0);
-    }
-}
-
-/// A principal as the audit log names it.
-pub(crate) fn actor(principal: &Principal, address: Option<IpAddr>) -> Actor {
-    Actor {
-        kind: principal.caller.kind().to_owned(),
-        id: principal.caller.id(),
-        name: (*principal.name).to_owned(),
-        method: principal.method.kind().to_owned(),
-        address: address.map(|address| address.to_string()),
+        let Some((slot, mut note)) = self.noted.take() else { return };
+        note.took = note.begun.elapsed();
+        if let Some(route) = &note.route {
+            let status = if note.outcome == Recorded::Success { CallStatus::Success } else { CallStatus::Error };
+            route.meters.record(status, note.took, note.request_bytes, note.response_bytes);
+        }
+        slot.write(note);
     }
 }

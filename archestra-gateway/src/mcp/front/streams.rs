@@ -2,17 +2,23 @@
 
 use super::{
     McpBody, Visit,
-    answer::{Reply, events, problem},
+    answer::{Reply, events, problem, rpc_error},
     legacy::resume,
 };
 use crate::{
-    mcp::{envelope::Request, sse, version::meta},
+    auth::Place,
+    mcp::{
+        envelope::Request,
+        error::{ErrorKind, RpcError},
+        sse,
+        version::{Era, meta},
+    },
     platform::Shared,
 };
 use archestra_core::{id::ConsumerId, identity::TokenHash};
 use bytes::Bytes;
 use futures::Stream;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -51,12 +57,15 @@ pub(super) fn modern(shared: &Arc<Shared>, visit: &Visit, request: &Request<'_>)
         format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\"_meta\":{tagged}}}}}");
     let script =
         Script { first: Some(encode(&first)), changed: wanted.then(|| encode(&changed)), last: Some(encode(&last)) };
-    start(shared, visit, script)
+    let place = visit.who.usage.stream().map_err(|bound| {
+        rpc_error(&RpcError::new(ErrorKind::TooManyRequests, too_many(bound)), Some(request.id), Era::Modern)
+    })?;
+    start(shared, visit, script, place)
 }
 
 /// The GET stream of a legacy session.
 pub(super) fn legacy(shared: &Arc<Shared>, visit: &Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
-    let accepts = headers.get_all(http::header::ACCEPT).iter();
+    let accepts = headers.get_all(header::ACCEPT).iter();
     let accepts = accepts
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains("text/event-stream") || value.contains("*/*"));
@@ -64,7 +73,12 @@ pub(super) fn legacy(shared: &Arc<Shared>, visit: &Visit, headers: &HeaderMap) -
         return Err(super::answer::method_not_allowed());
     }
     let changed = encode("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
-    start(shared, visit, Script { first: None, changed: Some(changed), last: None })
+    let place = visit.who.usage.stream().map_err(|bound| {
+        let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, &too_many(bound));
+        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        reply
+    })?;
+    start(shared, visit, Script { first: None, changed: Some(changed), last: None }, place)
 }
 
 /// What a stream says.
@@ -84,9 +98,14 @@ struct Listener {
     checked: Instant,
     ended: bool,
     _slot: OwnedSemaphorePermit,
+    _place: Place,
 }
 
-fn start(shared: &Arc<Shared>, visit: &Visit, script: Script) -> Result<Reply, Reply> {
+fn too_many(bound: usize) -> String {
+    format!("you listen on {bound} streams, which is as many as a caller may: close one first")
+}
+
+fn start(shared: &Arc<Shared>, visit: &Visit, script: Script, place: Place) -> Result<Reply, Reply> {
     let Ok(slot) = Arc::clone(&shared.listeners).try_acquire_owned() else {
         return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "too many clients are listening: try again later"));
     };
@@ -101,6 +120,7 @@ fn start(shared: &Arc<Shared>, visit: &Visit, script: Script) -> Result<Reply, R
         checked: now,
         ended: false,
         _slot: slot,
+        _place: place,
     };
     Ok(events(McpBody::events(listener.into_stream())))
 }

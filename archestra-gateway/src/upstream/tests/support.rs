@@ -27,7 +27,7 @@ use crate::mcp::envelope::{self, Message};
 use crate::mcp::version::Era;
 use crate::upstream::client::{HttpClient, PoolOptions};
 use crate::upstream::dial::{ClientTls, DialOptions, DialPolicy, Dialer};
-use crate::upstream::{Answer, Exchange, Target, UpstreamError, UpstreamOptions, UpstreamParts, Upstreams};
+use crate::upstream::{Answer, Cancel, Exchange, Target, UpstreamError, UpstreamOptions, UpstreamParts, Upstreams};
 
 pub(super) fn client(policy: DialPolicy) -> HttpClient {
     drop(aws_lc_rs::default_provider().install_default());
@@ -157,7 +157,7 @@ impl Caller {
             forwarded: self.forwarded.clone(),
             traceparent: None,
             deadline: Instant::now() + self.within,
-            cancel: &self.cancel,
+            cancel: Cancel::By(&self.cancel),
         };
         upstreams.call(target, exchange).await
     }

@@ -1,0 +1,143 @@
+//! What self-hosting adds to the API: who may save what, which pull secrets there are, and what a runtime would make of it.
+
+use super::{
+    AdminState, Problem, access::require, body::Document, caller::Who, entries::EntryWrite, installations::readable,
+    page::Listed,
+};
+use archestra_core::{
+    Finding,
+    catalog::{EntrySpec, PullSecret as Chosen, Scope},
+    identity::{Action, Permission, Resource as On},
+    runtime::{Manifest, PullSecret},
+};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// What a runtime would make, secret values left out.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Manifest)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ManifestView {
+    /// Documents in the runtime's own form: YAML, on Kubernetes.
+    documents: Vec<String>,
+}
+
+/// A pull secret that the caller may name.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = PullSecretName)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PullSecretView {
+    /// What `imagePullSecrets: [{existing: …}]` names.
+    name: String,
+    /// The registries it is for.
+    servers: Vec<String>,
+}
+
+pub(crate) fn routes() -> OpenApiRouter<AdminState> {
+    OpenApiRouter::new().routes(routes!(preview_entry)).routes(routes!(manifest)).routes(routes!(list_pull_secrets))
+}
+
+/// Shows what the runtime would make of an entry, with made-up values for what an installation is asked for.
+#[utoipa::path(post, path = "/entries/preview", tag = "entries", request_body = EntryWrite, responses((status = 200, body = ManifestView)))]
+async fn preview_entry(
+    State(state): State<AdminState>,
+    who: Who,
+    body: Document,
+) -> Result<Json<ManifestView>, Problem> {
+    require(&who, On::Entry, Action::Create, "previewing an entry")?;
+    let (write, _) = EntryWrite::decode(body.0)?;
+    may_host(&state, &who, &write.spec)?;
+    Ok(Json(state.lifecycle.preview_workload(&write.spec).await?.into()))
+}
+
+/// Shows what the runtime is asked to run for an installation.
+#[utoipa::path(get, path = "/installations/{installation}/manifest", tag = "installations", params(("installation" = String, Path)), responses((status = 200, body = ManifestView)))]
+async fn manifest(
+    State(state): State<AdminState>,
+    who: Who,
+    Path(key): Path<String>,
+) -> Result<Json<ManifestView>, Problem> {
+    let id = readable(&state, &who, &key, "reading the manifest of a shared deployment").await?.value.id;
+    Ok(Json(state.lifecycle.manifest(id).await?.into()))
+}
+
+/// Lists the image pull secrets that the caller may name in an entry.
+#[utoipa::path(get, path = "/pull-secrets", tag = "entries", responses((status = 200, body = Listed<PullSecretView>)))]
+async fn list_pull_secrets(State(state): State<AdminState>, who: Who) -> Result<Json<Listed<PullSecretView>>, Problem> {
+    let found = visible(&state, &who).await?;
+    let items = found.into_iter().map(|found| PullSecretView { name: found.name, servers: found.servers }).collect();
+    Ok(Json(Listed { items, next_cursor: None }))
+}
+
+impl From<Manifest> for ManifestView {
+    fn from(Manifest { documents }: Manifest) -> Self {
+        Self { documents }
+    }
+}
+
+/// Those that the caller's teams may use; all of them for whoever may change every entry.
+async fn visible(state: &AdminState, who: &Who) -> Result<Vec<PullSecret>, Problem> {
+    let scope = if who.permissions.allow(On::Entry, Action::Admin) {
+        Scope::Organization
+    } else {
+        Scope::Teams(who.teams.iter().copied().collect())
+    };
+    Ok(state.lifecycle.pull_secrets(&scope).await?)
+}
+
+/// A runtime that isolates nothing runs what an entry says as our own user: only admins may say it.
+///
+/// # Errors
+/// A 403 that names the permission.
+pub(crate) fn may_host(state: &AdminState, who: &Who, spec: &EntrySpec) -> Result<(), Problem> {
+    let unsafe_runtime = state.runtime.as_ref().is_some_and(|runtime| !runtime.capabilities().isolation);
+    if spec.self_hosted.is_none() || !unsafe_runtime || who.permissions.allow(On::Entry, Action::Admin) {
+        return Ok(());
+    }
+    let what = "saving a self-hosted server on a runtime that isolates nothing";
+    Err(Problem::forbidden(Permission(On::Entry, Action::Admin), what))
+}
+
+/// Refuses pull secrets that the caller may not use, unless the entry names them already.
+///
+/// # Errors
+/// A finding per secret, or what the runtime answered.
+pub(crate) async fn may_pull(
+    state: &AdminState,
+    who: &Who,
+    spec: &EntrySpec,
+    before: Option<&EntrySpec>,
+) -> Result<(), Problem> {
+    let pulls = state.runtime.as_ref().is_some_and(|runtime| runtime.capabilities().pull_secrets);
+    let kept: BTreeSet<&str> = before.into_iter().flat_map(named).map(|(_, name)| name).collect();
+    let chosen: Vec<_> = named(spec).filter(|(_, name)| !kept.contains(name)).collect();
+    if !pulls || chosen.is_empty() {
+        return Ok(());
+    }
+    let known: BTreeSet<String> = visible(state, who).await?.into_iter().map(|secret| secret.name).collect();
+    let unknown = chosen.into_iter().filter(|(_, name)| !known.contains(*name));
+    let findings: Vec<_> = unknown
+        .map(|(n, name)| {
+            Finding::new(
+                format!("selfHosted.imagePullSecrets[{n}].existing"),
+                format!("there is no pull secret {name:?} that you may use"),
+                "name one that `GET /api/v1/pull-secrets` lists; an operator adds one by labelling a kubernetes.io/dockerconfigjson secret `archestra.dev/pull-secret: \"true\"`",
+            )
+        })
+        .collect();
+    if findings.is_empty() { Ok(()) } else { Err(Problem::invalid(findings)) }
+}
+
+/// The existing pull secrets that an entry names, with their positions.
+fn named(spec: &EntrySpec) -> impl Iterator<Item = (usize, &str)> {
+    let all = spec.self_hosted.iter().flat_map(|hosted| hosted.image_pull_secrets.iter().enumerate());
+    all.filter_map(|(n, pull)| match pull {
+        Chosen::Existing { existing } => Some((n, existing.as_str())),
+        Chosen::Credentials { .. } => None,
+    })
+}

@@ -1,0 +1,133 @@
+//! Secrets that people keep elsewhere: references are stored, values are used, and nothing else is taken.
+
+use super::*;
+use archestra_core::{
+    ErrorKind,
+    catalog::Given,
+    secret::{Accepts, SecretBundle, SecretRef, SecretVersion, StoredBundle},
+};
+use async_trait::async_trait;
+
+/// A store that resolves `path#key` to `value of path#key`.
+#[derive(Debug, Clone, Default)]
+struct Resolving(MemorySecrets);
+
+#[async_trait]
+impl SecretStore for Resolving {
+    fn accepts(&self) -> Accepts {
+        Accepts::References
+    }
+
+    async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        let StoredBundle { bundle, version } = self.0.get(reference).await?;
+        let at = |text: &SecretValue| SecretValue::kept_at(text.expose().parse().unwrap());
+        Ok(StoredBundle { bundle: bundle.iter().map(|(key, text)| (key, at(text))).collect(), version })
+    }
+
+    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        let StoredBundle { bundle, version } = self.0.get(reference).await?;
+        let values = bundle.iter().map(|(key, at)| (key, format!("value of {}", at.expose()))).collect();
+        Ok(StoredBundle { bundle: values, version })
+    }
+
+    async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        Accepts::References.check(bundle)?;
+        let texts = bundle.iter().map(|(key, value)| (key, value.external().unwrap().to_string())).collect();
+        self.0.put(reference, &texts, expect).await
+    }
+
+    async fn remove(&self, reference: &SecretRef) -> Result<()> {
+        self.0.remove(reference).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {
+        self.0.list(prefix).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn rig() -> (Rig, Lifecycle) {
+    let rig = Rig::new();
+    let lifecycle = Lifecycle::new(LifecycleParts {
+        catalog: Arc::new(rig.catalog.clone()),
+        secrets: Arc::new(Resolving(rig.secrets.clone())),
+        runtime: Some(Arc::new(rig.runtime.clone())),
+        discover: Arc::new(rig.discover.clone()),
+        options: LifecycleOptions::default(),
+    });
+    (rig, lifecycle)
+}
+
+fn given(json: serde_json::Value) -> BTreeMap<String, SecretValue> {
+    let values: BTreeMap<String, Given> = serde_json::from_value(json).unwrap();
+    values.into_iter().map(|(name, Given(value))| (name, value)).collect()
+}
+
+fn team() -> Owner {
+    Owner::Team(archestra_core::id::TeamId::new())
+}
+
+fn asks(entry: &Versioned<Entry>, owner: Owner, values: serde_json::Value) -> InstallRequest {
+    InstallRequest { values: given(values), ..request(entry, owner, &[]) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_team_names_where_its_secret_is_and_the_server_gets_the_value() {
+    let (rig, lifecycle) = rig();
+    let mut spec = hosted("files");
+    let license = serde_json::json!({"name": "LICENSE", "secret": true, "value": {"vault": "mcp/all#license"}});
+    let env = &mut spec.self_hosted.as_mut().unwrap().env;
+    let place = env.iter().position(|var| var.name == "LICENSE").unwrap();
+    env[place] = serde_json::from_value(license).unwrap();
+    let entry = lifecycle.save_entry(None, draft(spec), Expect::Any).await.unwrap();
+    let at = |path: &str| serde_json::json!({"API_KEY": {"vault": path}});
+    let id = lifecycle.install(asks(&entry, team(), at("mcp/one#key"))).await.unwrap().value.id;
+    while lifecycle.installation(id).await.unwrap().value.state != InstallationState::Ready {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let workload = rig.runtime.only();
+    assert_eq!(workload.secrets["API_KEY"].expose(), "value of mcp/one#key");
+    assert_eq!(workload.secrets["env.LICENSE"].expose(), "value of mcp/all#license");
+
+    let before = lifecycle.installation(id).await.unwrap().value;
+    let same = lifecycle.reinstall(id, given(at("mcp/one#key")), None).await.unwrap().value;
+    assert_eq!(same.secrets, before.secrets, "the same reference is nothing new");
+    let moved = lifecycle.reinstall(id, given(at("mcp/two#key")), None).await.unwrap().value;
+    assert_ne!(moved.secrets, before.secrets);
+}
+
+#[tokio::test(start_paused = true)]
+async fn values_that_are_entered_are_refused_with_the_reason() {
+    let (rig, lifecycle) = rig();
+    let entry = lifecycle.save_entry(None, draft(remote("tracker")), Expect::Any).await.unwrap();
+    let refused = async |owner, values| {
+        let error = lifecycle.install(asks(&entry, owner, values)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        error.to_string()
+    };
+    let typed = refused(team(), serde_json::json!({"token": "canary-t0k"})).await;
+    assert!(typed.contains("values.token: secrets are read from Vault") && !typed.contains("canary"), "{typed}");
+    let reference = serde_json::json!({"token": {"vault": "mcp/one#key"}});
+    for owner in [Owner::Organization, Owner::User(UserId::new())] {
+        assert!(refused(owner, reference.clone()).await.contains("install it for a team"));
+    }
+    let mut spec = hosted("files");
+    spec.name = "others".to_owned();
+    let error = lifecycle.save_entry(None, draft(spec), Expect::Any).await.unwrap_err();
+    assert!(error.to_string().contains("secrets.env.LICENSE"), "{error}");
+    assert!(rig.all::<Installation>().await.is_empty() && rig.references().await == 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_of_values_takes_no_references_and_a_plain_field_none_either() {
+    let rig = Rig::new();
+    let entry = rig.save(remote("tracker")).await;
+    let values = serde_json::json!({"token": {"vault": "mcp/one#key"}});
+    let error = rig.lifecycle.install(asks(&entry, team(), values)).await.unwrap_err().to_string();
+    assert!(error.contains("values.token: secrets are stored here"), "{error}");
+    let wrong = serde_json::json!({"token": {"vault": "mcp/../one#key"}});
+    assert!(serde_json::from_value::<BTreeMap<String, Given>>(wrong).is_err());
+}
