@@ -6,11 +6,15 @@ mod tests;
 use crate::{
     environment::Environment,
     failure::Failure,
-    flags::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, SecretsChoice, Settings},
+    flags::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, Settings},
+    kubernetes::{self, ORCHESTRATOR, Where},
+    vault::Secrets,
 };
-use archestra_core::identity::PlainToken;
+use archestra_core::{identity::PlainToken, secret::SecretValue};
 use archestra_gateway::upstream::dial::PrivateNetworks;
+use archestra_k8s::KubernetesConfig;
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,8 +23,8 @@ use url::Url;
 
 /// The variable that sets the token of the bootstrap admin.
 pub(crate) const ADMIN_TOKEN: &str = "ARCHESTRA_ADMIN_TOKEN";
-/// Variables that begin so ask for Kubernetes.
-const ORCHESTRATOR: &str = "ARCHESTRA_ORCHESTRATOR_";
+/// The variable that holds the keys instead of a file.
+pub(crate) const KEY: &str = "ARCHESTRA_KEY";
 /// What a pod finds where Kubernetes gave it a service account.
 const CLUSTER_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
@@ -33,13 +37,20 @@ pub(crate) struct ServeConfig {
     pub(crate) data_dir: PathBuf,
     pub(crate) database: Database,
     pub(crate) key_file: KeyFile,
+    pub(crate) secrets: Secrets,
     pub(crate) runtime: RuntimeKind,
+    /// With the runtime of that name.
+    pub(crate) kubernetes: Option<KubernetesConfig>,
     pub(crate) private_networks: PrivateNetworks,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) body_limit: usize,
     pub(crate) call_timeout: Duration,
+    pub(crate) start_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) max_calls_per_caller: usize,
+    pub(crate) max_streams_per_caller: usize,
     pub(crate) stale_grace: Duration,
     pub(crate) audit_retention: Option<Duration>,
     pub(crate) quickstart: Quickstart,
@@ -48,10 +59,22 @@ pub(crate) struct ServeConfig {
     pub(crate) log: String,
 }
 
-/// An SQLite file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Database {
-    pub(crate) path: PathBuf,
+/// Where everything is stored.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// In an SQLite file.
+    Sqlite(PathBuf),
+    /// In PostgreSQL, at a URL that may hold a password.
+    Postgres(String),
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Where the key ring is.
@@ -61,11 +84,14 @@ pub(crate) enum KeyFile {
     Default(PathBuf),
     /// Where the operator put it; never made.
     Named(PathBuf),
+    /// In a variable, as the text of the file.
+    Variable(SecretValue),
 }
 
 /// What runs self-hosted servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RuntimeKind {
+    Kubernetes,
     Process,
     None,
 }
@@ -104,12 +130,20 @@ impl ServeConfig {
         environment: &Environment,
         surroundings: Surroundings,
     ) -> Result<Self, Failure> {
-        let SecretsChoice::Database = set(settings.secrets);
+        let secrets = Secrets::decide(set(settings.secrets), &settings.vault, environment)?;
         let MetricsListen(metrics_listen) = set(settings.metrics_listen);
         let AuditRetention(audit_retention) = set(settings.audit_retention);
         let listen = set(settings.listen);
         let data_dir = set(settings.data_dir);
         let runtime = runtime(set(settings.runtime), listen, environment, surroundings)?;
+        let place = match surroundings {
+            Surroundings::Cluster => Where::Pod,
+            Surroundings::Machine => Where::Outside,
+        };
+        let kubernetes = match runtime {
+            RuntimeKind::Kubernetes => Some(kubernetes::decide(&settings.kubernetes, environment, place)?),
+            RuntimeKind::Process | RuntimeKind::None => None,
+        };
         let quickstart = match settings.quickstart {
             Some(false) => Quickstart::No,
             Some(true) if runtime == RuntimeKind::Process => Quickstart::Yes,
@@ -128,16 +162,20 @@ impl ServeConfig {
             metrics_listen,
             public_url: settings.public_url.as_deref().map(public_url).transpose()?,
             database: database(settings.database_url.as_deref(), &data_dir)?,
-            key_file: settings
-                .key_file
-                .map_or_else(|| KeyFile::Default(data_dir.join("archestra.key")), KeyFile::Named),
+            key_file: key_file(settings.key_file, environment, &data_dir)?,
+            secrets,
             runtime,
+            kubernetes,
             private_networks: private_networks(settings.private_networks.as_deref(), listen)?,
             allowed_hosts: settings.allowed_hosts.unwrap_or_default(),
             allowed_origins: settings.allowed_origins.unwrap_or_default(),
             body_limit: set(settings.body_limit),
             call_timeout: set(settings.call_timeout),
             drain_timeout: set(settings.drain_timeout),
+            start_timeout: set(settings.start_timeout),
+            write_timeout: set(settings.write_timeout),
+            max_calls_per_caller: set(settings.max_calls_per_caller),
+            max_streams_per_caller: set(settings.max_streams_per_caller),
             stale_grace: set(settings.stale_grace),
             audit_retention,
             quickstart,
@@ -146,6 +184,16 @@ impl ServeConfig {
             log: set(settings.log),
             data_dir,
         })
+    }
+}
+
+/// Where the key ring is.
+pub(crate) fn key_file(named: Option<PathBuf>, environment: &Environment, data_dir: &Path) -> Result<KeyFile, Failure> {
+    match (named, environment.get(KEY)) {
+        (Some(_), Some(_)) => Err(Failure::unusable(format!("--key-file and {KEY} are both set: use one of them"))),
+        (Some(path), None) => Ok(KeyFile::Named(path)),
+        (None, Some(text)) => Ok(KeyFile::Variable(text.into())),
+        (None, None) => Ok(KeyFile::Default(data_dir.join("archestra.key"))),
     }
 }
 
@@ -161,43 +209,38 @@ fn runtime(
     surroundings: Surroundings,
 ) -> Result<RuntimeKind, Failure> {
     match choice {
+        RuntimeChoice::Kubernetes => return Ok(RuntimeKind::Kubernetes),
         RuntimeChoice::Process => return Ok(RuntimeKind::Process),
         RuntimeChoice::None => return Ok(RuntimeKind::None),
         RuntimeChoice::Auto => {}
     }
-    let why = match (environment.has_any(ORCHESTRATOR), surroundings) {
-        (Some(variable), _) => {
-            format!("{variable} is set, which asks for Kubernetes, and this build has no Kubernetes runtime")
-        }
-        (None, Surroundings::Cluster) => {
-            "this process is in a Kubernetes cluster, and this build has no Kubernetes runtime".to_owned()
-        }
-        (None, Surroundings::Machine) if !listen.ip().is_loopback() => {
-            format!(
-                "{listen} can be reached from other machines, and local processes run as this user without isolation; name `process` if that is meant"
-            )
-        }
-        (None, Surroundings::Machine) => return Ok(RuntimeKind::Process),
-    };
-    Err(Failure::unusable(format!("--runtime auto: {why}; `none` serves remote servers only")))
+    if environment.has_any(ORCHESTRATOR).is_some() || surroundings == Surroundings::Cluster {
+        return Ok(RuntimeKind::Kubernetes);
+    }
+    if listen.ip().is_loopback() {
+        return Ok(RuntimeKind::Process);
+    }
+    Err(Failure::unusable(format!(
+        "--runtime auto: {listen} can be reached from other machines, and local processes run as this user without isolation; name `process` if that is meant, `kubernetes`, or `none`, which serves remote servers only"
+    )))
 }
 
 /// What a path of an SQLite URL cannot hold.
 const IN_NO_PATH: [char; 3] = ['?', '#', '%'];
 
-fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, Failure> {
+pub(crate) fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, Failure> {
     let Some(url) = url else {
         let path = data_dir.join("archestra.db");
         let fits = path.to_str().is_some_and(|path| !path.contains(IN_NO_PATH));
         return if fits {
-            Ok(Database { path })
+            Ok(Database::Sqlite(path))
         } else {
             Err(Failure::unusable("--data-dir: use a path without '?', '#' and '%', in UTF-8"))
         };
     };
     let scheme = url.split(':').next().unwrap_or_default();
     if matches!(scheme, "postgres" | "postgresql") {
-        return Err(Failure::unusable("--database-url: this build stores in SQLite; use `sqlite://PATH`"));
+        return Ok(Database::Postgres(url.to_owned()));
     }
     match url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path)) {
         Some(path) if path.contains(IN_NO_PATH) => Err(Failure::unusable(
@@ -206,8 +249,8 @@ fn database(url: Option<&str>, data_dir: &Path) -> Result<Database, Failure> {
         Some("" | ":memory:") => {
             Err(Failure::unusable("--database-url: name a file, as in `sqlite:///var/lib/archestra/archestra.db`"))
         }
-        Some(path) => Ok(Database { path: PathBuf::from(path) }),
-        None => Err(Failure::unusable("--database-url: use `sqlite://PATH`")),
+        Some(path) => Ok(Database::Sqlite(PathBuf::from(path))),
+        None => Err(Failure::unusable("--database-url: use `sqlite://PATH` or `postgres://USER@HOST/DATABASE`")),
     }
 }
 

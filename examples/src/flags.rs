@@ -1,13 +1,17 @@
 //! The command line: commands, flags, and what `--help` says about them.
 
+mod kubernetes;
 mod layers;
 mod values;
+mod vault;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use kubernetes::KubernetesFlags;
 pub(crate) use layers::resolve;
 pub(crate) use values::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, SecretsChoice};
+pub(crate) use vault::{VaultAuthChoice, VaultFlags};
 
 use crate::environment::PREFIX;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -20,10 +24,17 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = &[
     ("data-dir", "."),
     ("runtime", "auto"),
     ("secrets", "database"),
+    ("vault-mount", "secret"),
+    ("vault-prefix", "archestra"),
+    ("vault-auth", "token"),
     ("body-limit", "4MiB"),
     ("call-timeout", "60s"),
+    ("start-timeout", "60s"),
+    ("write-timeout", "60s"),
     ("drain-timeout", "30s"),
     ("stale-grace", "0s"),
+    ("max-calls-per-caller", "1024"),
+    ("max-streams-per-caller", "32"),
     ("audit-retention", "90d"),
     ("log-format", "text"),
     ("log", "info"),
@@ -34,6 +45,16 @@ const DERIVED: &[(&str, &str)] = &[
     ("public-url", "http://<listen>"),
     ("database-url", "sqlite://<data-dir>/archestra.db"),
     ("key-file", "<data-dir>/archestra.key, made at the first start"),
+    ("base-image", "ghcr.io/archestra-rs/mcp-base:<version>"),
+    ("bridge-image", "ghcr.io/archestra-rs/archestra-bridge:<version>"),
+    ("image-pull-policy", "what Kubernetes decides"),
+    ("workload-requests", "cpu=50m,memory=128Mi,ephemeral-storage=256Mi"),
+    ("workload-limits", "memory=512Mi,ephemeral-storage=1Gi"),
+    ("workload-allow", "nothing"),
+    ("workload-service-accounts", "none"),
+    ("vault-namespace", "none"),
+    ("vault-auth-mount", "the name of the method"),
+    ("vault-ca-file", "none"),
     ("private-networks", "none; loopback while --listen is a loopback address"),
     ("allowed-hosts", "the host of --public-url, beside loopback names"),
     ("allowed-origins", "none"),
@@ -46,8 +67,27 @@ A flag wins over its variable, a variable over the configuration file. Variables
   ARCHESTRA_ADMIN_TOKEN  the token of admin@localhost, set at every start: `arch_` and at least 32 characters of
                          [A-Za-z0-9_-]; the former one is revoked. Without it the first start makes one, which is
                          printed once to a terminal, or else written to <data-dir>/admin-token
+  ARCHESTRA_VAULT_TOKEN, ARCHESTRA_VAULT_SECRET_ID
+                         the token or the secret id to log in to Vault with, unless --vault-credential-file holds it
+  ARCHESTRA_ORCHESTRATOR_KUBECONFIG
+                         the kubeconfig of the cluster that self-hosted servers run in
+  ARCHESTRA_ORCHESTRATOR_LOAD_KUBECONFIG_FROM_CURRENT_CLUSTER
+                         `true`: the cluster that this server runs in, by its pod's service account
+  ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE
+                         the namespace they run in (default: default)
+  ARCHESTRA_KEY          the keys instead of --key-file, its lines separated by line breaks or commas
 
 The configuration file is YAML; its keys are the flags without the dashes in front: `listen: 0.0.0.0:9000`.";
+
+const MIGRATE_NOTES: &str = "\
+The stores are where the flags, variables and the configuration file of `serve` say. The command may be repeated: what arrived
+before is left alone, and what changed since is copied again. Stop the server, migrate, and start it with the other --secrets.";
+
+const BACKUP_NOTES: &str = "\
+The database is where the flags, variables and the configuration file of `serve` say; a backup of SQLite can be restored into
+PostgreSQL and the reverse. It holds what people set up: entries, installations, gateways, users, teams, tokens as hashes, and
+secrets as the database has them, encrypted under the key file, which is not in it. Audit records and secrets in Vault are not in
+it either. A server may run while a backup is made, and must not while one is restored.";
 
 const APPLY_NOTES: &str = "\
 The token comes from ARCHESTRA_TOKEN or --token-file. `{valueFrom: {env: NAME}}` and `{valueFrom: {file: PATH}}` in the
@@ -75,10 +115,60 @@ pub(crate) enum Command {
     /// Make a running server be as a document says
     #[command(next_line_help = true, after_help = APPLY_NOTES)]
     Apply(ApplyFlags),
+    /// Write all records and the sealed secrets of the database to a file
+    #[command(next_line_help = true, after_help = BACKUP_NOTES)]
+    Backup(Box<BackupFlags>),
+    /// Read a backup into an empty database
+    #[command(next_line_help = true, after_help = BACKUP_NOTES)]
+    Restore(Box<RestoreFlags>),
+    /// Move secrets
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Serve two tools, `echo` and `add`, on standard input and output
     DemoServer,
     /// Print the version
     Version,
+}
+
+/// What `backup` can be told.
+#[derive(Debug, Args)]
+pub(crate) struct BackupFlags {
+    /// The file to write, which must not be there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What `restore` can be told.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreFlags {
+    /// The file that `backup` wrote
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What to do with secrets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Copy all secrets from one store to another, verify each, and remove none
+    #[command(next_line_help = true, after_help = MIGRATE_NOTES)]
+    Migrate(Box<MigrateFlags>),
+}
+
+/// What `secrets migrate` can be told.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateFlags {
+    /// The store that has the secrets: database or vault
+    #[arg(long, value_name = "STORE")]
+    pub(crate) from: SecretsChoice,
+    /// The store that gets them: database or vault
+    #[arg(long, value_name = "STORE")]
+    pub(crate) to: SecretsChoice,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 }
 
 /// What `serve` can be told.
@@ -96,18 +186,22 @@ pub(crate) struct Settings {
     /// Where the database, the key file and the state of local servers are
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// The database, as `sqlite://PATH`; refused as a flag when it holds a password
+    /// The database, as `sqlite://PATH` or `postgres://USER@HOST/DATABASE`; refused as a flag when it holds a password
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// The keys that everything secret is encrypted under: lines of `<id> <base64 of 32 bytes>`, newest first
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// What runs self-hosted servers: auto, process (local processes, not isolated) or none
+    /// What runs self-hosted servers: auto, kubernetes, process (local processes, not isolated) or none
     #[arg(long)]
     pub(crate) runtime: Option<RuntimeChoice>,
-    /// Where secrets are kept: database
+    #[command(flatten)]
+    pub(crate) kubernetes: KubernetesFlags,
+    /// Where secrets are kept: database (encrypted), vault, or vault-readonly (people put them there, and name where)
     #[arg(long)]
     pub(crate) secrets: Option<SecretsChoice>,
+    #[command(flatten)]
+    pub(crate) vault: VaultFlags,
     /// Private networks and hosts that entries may name: 10.0.0.0/8,git.corp.example,*.svc.cluster.local
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) private_networks: Option<Vec<String>>,
@@ -123,12 +217,24 @@ pub(crate) struct Settings {
     /// How long a tool call may take unless its gateway or entry says otherwise
     #[arg(long, value_name = "TIME", value_parser = values::deadline)]
     pub(crate) call_timeout: Option<Duration>,
+    /// How long a self-hosted server may take until it answers after its start
+    #[arg(long, value_name = "TIME", value_parser = values::deadline)]
+    pub(crate) start_timeout: Option<Duration>,
+    /// How long a client may leave its answer unread before its connection is closed
+    #[arg(long, value_name = "TIME", value_parser = values::deadline)]
+    pub(crate) write_timeout: Option<Duration>,
     /// How long calls under way may take to finish after SIGINT or SIGTERM
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) drain_timeout: Option<Duration>,
     /// How much longer than 5s cached credentials are used while the database does not answer
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) stale_grace: Option<Duration>,
+    /// How many tool calls one caller may have under way at the same time; 0 for any number
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_calls_per_caller: Option<usize>,
+    /// How many streams one caller may listen on at the same time; 0 for any number
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_streams_per_caller: Option<usize>,
     /// For how many days audit records are kept; 0 keeps them for ever
     #[arg(long, value_name = "DAYS")]
     pub(crate) audit_retention: Option<AuditRetention>,
@@ -193,11 +299,21 @@ fn documented() -> clap::Command {
     CommandLine::command()
         .mut_args(with_notes)
         .mut_subcommand("serve", |serve| serve.mut_args(with_notes))
+        .mut_subcommand("backup", |backup| backup.mut_args(with_notes_but_files))
+        .mut_subcommand("restore", |restore| restore.mut_args(with_notes_but_files))
+        .mut_subcommand("secrets", |secrets| {
+            secrets.mut_subcommand("migrate", |migrate| migrate.mut_args(with_notes_but_files))
+        })
         .mut_subcommand("apply", |apply| {
             apply.mut_args(
                 |arg| if matches!(arg.get_long(), Some("server" | "token-file")) { with_notes(arg) } else { arg },
             )
         })
+}
+
+/// The same but for what only a command has.
+fn with_notes_but_files(arg: Arg) -> Arg {
+    if matches!(arg.get_long(), Some("from" | "to")) { arg } else { with_notes(arg) }
 }
 
 fn with_notes(arg: Arg) -> Arg {

@@ -1,10 +1,10 @@
 //! The key file: the key ring as a file that only its owner can read, made at the first start.
 
 use crate::{
-    config::{Database, KeyFile},
+    config::{Database, KEY, KeyFile},
     failure::Failure,
 };
-use archestra_core::secret::KeyRing;
+use archestra_core::secret::{KeyRing, SecretValue};
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read},
@@ -21,23 +21,40 @@ const MAX_FILE: u64 = 64 * 1024;
 /// # Errors
 /// The file cannot be read or written, others can read it, it holds no key ring, or it is gone while the database is there.
 pub(crate) fn load(file: &KeyFile, database: &Database) -> Result<KeyRing, Failure> {
-    let (KeyFile::Default(path) | KeyFile::Named(path)) = file;
-    match (read(path), file) {
+    let (path, may_be_made) = match file {
+        KeyFile::Default(path) => (path, true),
+        KeyFile::Named(path) => (path, false),
+        KeyFile::Variable(text) => return variable(text),
+    };
+    match (read(path), may_be_made) {
         (Ok(ring), _) => Ok(ring),
-        (Err(Problem::Absent), KeyFile::Named(path)) => {
+        (Err(Problem::Absent), false) => {
             let path = path.display();
             Err(Failure::unusable(format!(
                 "the key file {path} does not exist; make one with `(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > {path})`"
             )))
         }
-        (Err(Problem::Absent), KeyFile::Default(path)) if database.path.exists() => Err(Failure::unusable(format!(
-            "the key file {} is gone, and the database {} holds secrets that nothing else opens; put the key file back, or remove both to begin anew",
-            path.display(),
-            database.path.display()
-        ))),
-        (Err(Problem::Absent), KeyFile::Default(path)) => make(path),
+        (Err(Problem::Absent), true) => match database {
+            Database::Sqlite(stored) if stored.exists() => Err(Failure::unusable(format!(
+                "the key file {} is gone, and the database {} holds secrets that nothing else opens; put the key file back, or remove both to begin anew",
+                path.display(),
+                stored.display()
+            ))),
+            Database::Sqlite(_) => make(path),
+            // A key that this replica made for itself would keep all others out, and be gone with its container.
+            Database::Postgres(_) => Err(Failure::unusable(format!(
+                "there is no key file {}, and a database on a server needs one that lasts and that every process has; make it once with `(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > FILE)` and name it with --key-file",
+                path.display()
+            ))),
+        },
         (Err(Problem::Unusable(failure)), _) => Err(failure),
     }
+}
+
+/// Reads the key ring out of a variable, in which a comma may stand for a line's end.
+fn variable(text: &SecretValue) -> Result<KeyRing, Failure> {
+    let lines = Zeroizing::new(text.expose().replace(',', "\n"));
+    KeyRing::parse(&lines).map_err(|error| Failure::unusable(format!("{KEY}, read as a key file: {error}")))
 }
 
 enum Problem {

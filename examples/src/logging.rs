@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// What says little to an operator at its usual level. A filter may ask for it.
-const QUIET: &str = "sea_orm_migration=warn,sqlx=warn";
+const QUIET: &str = "sea_orm_migration=warn,sqlx=warn,vaultrs=off,rustify=off";
 
 /// Installs the log of the process.
 pub(crate) fn install(format: LogFormat, filter: &str) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 
 mod announce;
 mod apply;
+mod backup;
 mod bootstrap;
 mod config;
 mod demo_server;
@@ -10,17 +11,20 @@ mod environment;
 mod failure;
 mod flags;
 mod key_file;
+mod kubernetes;
 mod logging;
 mod quickstart;
+mod secrets;
 mod serve;
 mod signals;
 mod supervise;
+mod vault;
 mod yaml;
 
 use config::{ServeConfig, Surroundings};
 use environment::Environment;
 use failure::Failure;
-use flags::Command;
+use flags::{Command, SecretsCommand};
 use std::{future::Future, io::Write, process::ExitCode, time::Duration};
 use tokio::runtime::Builder;
 
@@ -51,6 +55,18 @@ fn run(command: Command, environment: &Environment) -> Result<(), Failure> {
         Command::Apply(flags) => {
             install_tls()?;
             in_one_thread(apply::run(flags, environment))
+        }
+        Command::Secrets(SecretsCommand::Migrate(flags)) => {
+            install_tls()?;
+            in_one_thread(secrets::migrate(*flags, environment))
+        }
+        Command::Backup(flags) => {
+            install_tls()?;
+            in_one_thread(backup::backup(*flags, environment))
+        }
+        Command::Restore(flags) => {
+            install_tls()?;
+            in_one_thread(backup::restore(*flags, environment))
         }
         Command::DemoServer => in_one_thread(demo_server::run()),
         Command::Version => {

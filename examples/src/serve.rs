@@ -1,6 +1,6 @@
 //! `archestra serve`: opens the backends, builds the platform on them, and serves until it is told to end.
 
-mod backends;
+pub(crate) mod backends;
 
 use self::backends::Backends;
 use crate::{
@@ -13,7 +13,10 @@ use crate::{
     signals::Signals,
 };
 use archestra_core::id::InstallationId;
-use archestra_gateway::platform::{Options, Platform};
+use archestra_gateway::{
+    lifecycle::LifecycleOptions,
+    platform::{Options, Platform},
+};
 use std::{
     fs::DirBuilder,
     io::{self, IsTerminal},
@@ -24,6 +27,9 @@ use std::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use url::Url;
+
+/// How many starts a self-hosted server may need until it answers: some die of the first question.
+const STARTS: u32 = 2;
 
 /// Serves until a signal ends it.
 ///
@@ -167,13 +173,21 @@ fn options(config: &ServeConfig, public_url: &Url) -> Options {
         call_timeout: config.call_timeout,
         stale_grace: config.stale_grace,
         drain_timeout: config.drain_timeout,
+        write_timeout: config.write_timeout,
+        max_calls_per_caller: config.max_calls_per_caller,
+        max_streams_per_caller: config.max_streams_per_caller,
+        lifecycle: LifecycleOptions {
+            start_timeout: config.start_timeout.saturating_mul(STARTS),
+            ..LifecycleOptions::default()
+        },
         audit_retention: config.audit_retention,
+        workers: std::thread::available_parallelism().ok(),
         ..Options::default()
     }
 }
 
 /// The directory, made if it is not there, for its owner only.
-fn data_directory(path: &Path) -> Result<PathBuf, Failure> {
+pub(crate) fn data_directory(path: &Path) -> Result<PathBuf, Failure> {
     let made = if path.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(0o700).create(path) };
     made.and_then(|()| path.canonicalize())
         .map_err(|error| Failure::because(format!("--data-dir {}", path.display()), &error))

@@ -88,7 +88,7 @@ impl Home {
 
     /// Starts the binary and waits for nothing.
     pub fn spawn(&self, start: &Start) -> Running {
-        let port = free_port();
+        let (port, metrics) = (free_port(), free_port());
         let log = self.path().join(format!("log-{port}"));
         let file = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(path());
@@ -96,7 +96,7 @@ impl Home {
             .arg("--listen")
             .arg(format!("127.0.0.1:{port}"))
             .arg("--metrics-listen")
-            .arg(format!("127.0.0.1:{}", free_port()))
+            .arg(format!("127.0.0.1:{metrics}"))
             .arg("--data-dir")
             .arg(self.path().join("data"))
             .args(&start.args)
@@ -108,7 +108,7 @@ impl Home {
             .kill_on_drop(true);
         let child = command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", path().display()));
         let id = child.id().unwrap();
-        Running { child, id, port, log }
+        Running { child, id, port, metrics, log }
     }
 }
 
@@ -127,6 +127,7 @@ pub struct Running {
     child: Child,
     id: u32,
     port: u16,
+    metrics: u16,
     log: PathBuf,
 }
 
@@ -134,6 +135,11 @@ impl Running {
     /// `http://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What it says on its metrics listener.
+    pub async fn metrics(&self) -> String {
+        Api::new(format!("http://127.0.0.1:{}", self.metrics), None).get("/metrics").await.text()
     }
 
     /// Its API, as the admin.

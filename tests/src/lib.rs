@@ -10,9 +10,11 @@
 
 pub mod api;
 pub mod binary;
+pub mod cluster;
 pub mod load;
 pub mod mcp;
 pub mod parts;
+pub mod postgres;
 pub mod processes;
 pub mod remote;
 

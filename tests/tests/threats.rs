@@ -1,13 +1,21 @@
 //! Bad input, foreign credentials and hostile requests: each gets an error that helps, and nothing is left half done.
+#![expect(clippy::unwrap_used, reason = "this is test code")]
 
 use archestra_tests::{
-    Answer, Home, Running,
+    Answer, Home, Mcp, Running, Start,
+    binary::ADMIN,
     mcp::{modern, response, text},
+    remote::{Mood, Remote},
 };
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::Instant,
+};
 
 #[tokio::test]
 async fn messages_that_are_wrong_get_the_protocols_own_errors() {
@@ -233,6 +241,186 @@ async fn rules_block_by_tool_and_by_principal() {
     until(async || gateway.call("demo__echo", json!({ "message": "x" })).await["isError"] != true, 5).await;
 }
 
+#[tokio::test]
+async fn a_server_that_never_answers_initialize_is_an_error_in_time_and_is_ended() {
+    let home = Home::new();
+    let binary = start(&home, &["--start-timeout", "1s"]).await;
+    let api = binary.api();
+    // It reads its input and never says a word.
+    let command = ["sh", "-c", "while read -r line; do :; done"];
+    let entry = json!({ "name": "mute", "scope": "organization", "selfHosted": { "command": command } });
+    api.post("/api/v1/entries", &entry).await.ok();
+    let begun = Instant::now();
+    let made = api.post("/api/v1/installations", &json!({ "entry": "mute", "scope": "organization" })).await.ok();
+    let path = format!("/api/v1/installations/{}", made["id"].as_str().unwrap());
+    let mut last = Value::Null;
+    until(
+        async || {
+            last = api.get(&path).await.ok();
+            last["state"]["phase"] == "error"
+        },
+        20,
+    )
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{last}");
+    assert!(last["state"]["reason"].as_str().unwrap().contains("initialize"), "{last}");
+
+    let tools = [json!({ "entry": "mute", "tool": "*", "credential": "resolveAtCallTime" })];
+    api.post("/api/v1/gateways", &json!({ "slug": "mute", "scope": "organization", "tools": tools })).await.ok();
+    let gateway = binary.gateway("mute");
+    until(async || gateway.modern("tools/list", json!({})).await.status == 200, 10).await;
+    assert_eq!(gateway.tools().await, Vec::<String>::new());
+    let answer = gateway.modern("tools/call", json!({ "name": "mute__wait", "arguments": {} })).await;
+    assert!(assert_error(&answer, 200, -32602).contains("mute__wait"));
+
+    api.delete(&path).await.ok();
+    until(async || binary.descendants().is_empty(), 10).await;
+    assert_eq!(api.get("/api/v1/installations").await.ok()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn no_caller_makes_more_calls_or_opens_more_streams_than_it_may() {
+    let home = Home::new();
+    let binary = start(&home, &["--max-calls-per-caller", "2", "--max-streams-per-caller", "1"]).await;
+    let api = binary.api();
+    let notes = home.path().join("notes");
+    let command = [env!("CARGO_BIN_EXE_stdio-peer"), notes.to_str().unwrap()];
+    installed(&binary, "peer", &json!({ "selfHosted": { "command": command } })).await;
+    let gateway = binary.gateway("peer");
+    gateway.until_listed("peer__wait").await;
+    let session = gateway.session().await;
+    let token = api.post("/api/v1/tokens", &json!({ "name": "other", "scope": "organization" })).await.ok();
+    let other = gateway.as_token(token["token"].as_str());
+
+    let mut calls = JoinSet::new();
+    let modern = gateway.clone();
+    calls.spawn(async move { modern.call("peer__wait", json!({ "ms": 3000, "say": "modern" })).await });
+    let legacy = session.clone();
+    calls.spawn(async move { legacy.call(1, "peer__wait", json!({ "ms": 3000, "say": "legacy" })).await });
+    let more = || json!({ "name": "peer__wait", "arguments": { "ms": 0, "say": "more" } });
+    until(async || std::fs::read_to_string(&notes).is_ok_and(|noted| noted.matches("begun").count() == 2), 10).await;
+    let refused = gateway.modern("tools/call", more()).await;
+    assert!(assert_error(&refused, 429, 429).contains("2 calls"), "{}", refused.text());
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_error(&session.request(2, "tools/call", more()).await, 429, 429);
+    assert_eq!(gateway.modern("tools/list", json!({})).await.status, 200);
+    assert_eq!(text(&other.call("peer__wait", json!({ "ms": 0, "say": "other" })).await), "waited for other");
+    while let Some(done) = calls.join_next().await {
+        assert_ne!(done.unwrap()["isError"], true);
+    }
+    until(async || gateway.modern("tools/call", more()).await.status == 200, 5).await;
+
+    let listen = || gateway.open("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }));
+    let stream = listen().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    let refused = listen().await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (429, b"1".as_slice()));
+    let headers = [("accept", "text/event-stream"), ("mcp-session-id", session.id.as_str())];
+    let refused = api.send(Method::GET, "/v1/mcp/peer", &headers, None).await;
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    assert!(refused.text().contains("1 stream"), "{}", refused.text());
+    drop(stream);
+    until(async || listen().await.unwrap().status() == 200, 5).await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_reading_gives_its_servers_connection_back() {
+    let home = Home::new();
+    let binary = start(&home, &["--write-timeout", "1s"]).await;
+    let remote = Remote::start().await;
+    installed(&binary, "remote", &json!({ "remote": { "url": remote.url() } })).await;
+    let gateway = binary.gateway("remote");
+    gateway.until_listed("remote__wait").await;
+    remote.be(Mood::Flooding);
+    let address = binary.url().trim_start_matches("http://").to_owned();
+    let (headers, body) = modern("tools/call", json!({ "name": "remote__wait", "arguments": {} }), 1);
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let head = format!(
+        "POST /v1/mcp/remote HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {ADMIN}\r\naccept: application/json, text/event-stream\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    let mut client = TcpStream::connect(&address).await.unwrap();
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(&body).await.unwrap();
+    // Whoever goes on reading, however slowly, is served on.
+    let begun = Instant::now();
+    let mut part = vec![0; 1 << 20];
+    while begun.elapsed() < Duration::from_secs(3) {
+        client.read_exact(&mut part).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(remote.flowing(), 1);
+    until(async || remote.flowing() == 0, 10).await;
+    remote.be(Mood::Well);
+    assert_eq!(text(&gateway.call("remote__wait", json!({ "say": "on" })).await), "waited for on");
+    drop(client);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_never_looks_whole() {
+    let home = Home::new();
+    let binary = start(&home, &[]).await;
+    let remote = Remote::start().await;
+    installed(&binary, "remote", &json!({ "remote": { "url": remote.url() } })).await;
+    let gateway = binary.gateway("remote");
+    gateway.until_listed("remote__wait").await;
+    let params = || json!({ "name": "remote__wait", "arguments": { "say": "x" } });
+
+    remote.be(Mood::CutShort);
+    let answer = gateway.modern("tools/call", params()).await;
+    let error = assert_error(&answer, 200, -32603);
+    assert!(error.contains("broke off"), "{error}");
+
+    remote.be(Mood::CutOpen);
+    let opened = gateway.open("tools/call", params()).await;
+    // Where the head had gone out already, the connection ends before the body does.
+    if let Ok(opened) = opened {
+        let whole = http_body_util::BodyExt::collect(opened.into_body()).await;
+        assert!(whole.is_err(), "{whole:?}");
+    }
+
+    let session = gateway.session().await;
+    for mood in [Mood::CutShort, Mood::CutOpen] {
+        remote.be(mood);
+        let result = session.call(7, "remote__wait", json!({ "say": "x" })).await;
+        assert_eq!(result["isError"], true, "{result}");
+    }
+
+    until(
+        async || {
+            let records = binary.api().get("/api/v1/audit").await.ok();
+            let calls = records["items"].as_array().unwrap().iter().filter(|record| record["action"] == "tools/call");
+            let failed = calls.filter(|record| record["outcome"] == "error").count();
+            failed == 4
+        },
+        10,
+    )
+    .await;
+    let metrics = binary.metrics().await;
+    assert!(!metrics.contains("status=\"success\""), "{metrics}");
+    let failed =
+        metrics.lines().find(|line| line.starts_with("mcp_tool_calls_total") && line.contains("status=\"error\""));
+    assert!(failed.is_some_and(|line| line.ends_with(" 4")), "{metrics}");
+}
+
+/// A server behind a gateway of its own.
+async fn installed(binary: &Running, name: &str, kind: &Value) {
+    let api = binary.api();
+    let mut entry = json!({ "name": name, "scope": "organization" });
+    entry.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+    api.post("/api/v1/entries", &entry).await.ok();
+    api.post("/api/v1/installations", &json!({ "entry": name, "scope": "organization" })).await.ok();
+    let tools = [json!({ "entry": name, "tool": "*", "credential": "resolveAtCallTime" })];
+    api.post("/api/v1/gateways", &json!({ "slug": name, "scope": "organization", "tools": tools })).await.ok();
+    let gateway: Mcp = binary.gateway(name);
+    until(async || gateway.modern("tools/list", json!({})).await.status == 200, 10).await;
+}
+
+async fn start(home: &Home, args: &[&str]) -> Running {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    home.start(&Start { args, env: vec![("ARCHESTRA_QUICKSTART", "false".to_owned())] }).await
+}
+
 async fn demo(home: &Home) -> Running {
     let binary = home.quickstart().await;
     binary.gateway("demo").until_listed("demo__echo").await;
@@ -257,7 +445,7 @@ fn assert_error(answer: &Answer, status: u16, code: i64) -> String {
 async fn the_challenge_leads_to_the_metadata_also_below_a_path() {
     let home = Home::new();
     let args = vec!["--public-url".to_owned(), "http://localhost/base".to_owned()];
-    let binary = home.start(&archestra_tests::Start { args, env: Vec::new() }).await;
+    let binary = home.start(&Start { args, env: Vec::new() }).await;
     binary.gateway("demo").until_listed("demo__echo").await;
     let refused = binary.gateway("demo").as_token(None).modern("tools/list", json!({})).await;
     let challenge = refused.headers["www-authenticate"].to_str().unwrap();

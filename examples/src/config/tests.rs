@@ -1,6 +1,6 @@
 //! Defaults, decisions and refusals.
 
-use super::{KeyFile, Quickstart, RuntimeKind, ServeConfig, Surroundings};
+use super::{Database, KeyFile, Quickstart, RuntimeKind, ServeConfig, Surroundings};
 use crate::{
     environment::Environment,
     failure::Failure,
@@ -27,7 +27,7 @@ fn a_bare_start_is_a_quickstart_on_loopback() {
     let config = here(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:9000");
     assert_eq!(config.metrics_listen.unwrap().to_string(), "127.0.0.1:9050");
-    assert_eq!(config.database.path, PathBuf::from("./archestra.db"));
+    assert_eq!(config.database, Database::Sqlite("./archestra.db".into()));
     assert_eq!(config.key_file, KeyFile::Default(PathBuf::from("./archestra.key")));
     assert_eq!((config.runtime, config.quickstart), (RuntimeKind::Process, Quickstart::IfEmpty));
     assert!(config.private_networks.contains("localhost", "127.0.0.1".parse().unwrap()));
@@ -44,12 +44,12 @@ fn the_process_runtime_must_be_named_where_others_can_reach_us() {
 
 #[test]
 fn the_process_runtime_is_never_chosen_in_a_cluster() {
-    assert!(refusal(decide(&[], &Environment::default(), Surroundings::Cluster)).contains("in a Kubernetes cluster"));
-    let environment = Environment::from([("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE", "mcp")]);
-    assert!(
-        refusal(decide(&[], &environment, Surroundings::Machine))
-            .contains("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE is set")
-    );
+    let home = Environment::from([("HOME", "/root")]);
+    assert_eq!(decide(&[], &home, Surroundings::Cluster).unwrap().runtime, RuntimeKind::Kubernetes);
+    let environment = Environment::from([("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE", "mcp"), ("HOME", "/root")]);
+    let config = decide(&[], &environment, Surroundings::Machine).unwrap();
+    assert_eq!((config.runtime, config.quickstart), (RuntimeKind::Kubernetes, Quickstart::No));
+    assert_eq!(config.kubernetes.unwrap().namespace, "mcp");
     assert_eq!(
         decide(&["--runtime", "none"], &Environment::default(), Surroundings::Cluster).unwrap().runtime,
         RuntimeKind::None
@@ -66,13 +66,18 @@ fn a_quickstart_needs_the_process_runtime() {
 
 #[test]
 fn other_databases_are_refused() {
-    assert!(refusal(here(&["--database-url", "postgres://db/archestra"])).contains("this build stores in SQLite"));
     assert!(refusal(here(&["--database-url", "mysql://db"])).contains("sqlite://PATH"));
     assert!(refusal(here(&["--database-url", "sqlite::memory:"])).contains("name a file"));
     assert_eq!(
-        here(&["--database-url", "sqlite:///var/lib/a.db"]).unwrap().database.path,
-        PathBuf::from("/var/lib/a.db")
+        here(&["--database-url", "sqlite:///var/lib/a.db"]).unwrap().database,
+        Database::Sqlite("/var/lib/a.db".into())
     );
+    let url = "postgres://u:canary@db/archestra";
+    assert!(refusal(here(&["--database-url", url])).contains("ARCHESTRA_DATABASE_URL"));
+    let environment = Environment::from([("ARCHESTRA_DATABASE_URL", url)]);
+    let config = decide(&[], &environment, Surroundings::Machine).unwrap();
+    assert_eq!((&config.database, config.quickstart), (&Database::Postgres(url.to_owned()), Quickstart::No));
+    assert!(!format!("{config:?}").contains("canary"));
 }
 
 #[test]

@@ -78,11 +78,8 @@ fn what_cannot_be_used_is_named_with_its_source() {
     );
     let file = Config::new("yaml", "a: [1\n");
     assert!(refused(&["--config", file.path()], &Environment::default()).contains("not YAML at line"));
-    let told = refused(&[], &Environment::from([("ARCHESTRA_RUNTIME", "kubernetes")]));
-    assert_eq!(
-        told,
-        "ARCHESTRA_RUNTIME: invalid value 'kubernetes': this build has no Kubernetes runtime; use `process` or `none`"
-    );
+    let told = refused(&[], &Environment::from([("ARCHESTRA_RUNTIME", "docker")]));
+    assert_eq!(told, "ARCHESTRA_RUNTIME: invalid value 'docker': use `auto`, `kubernetes`, `process` or `none`");
     assert!(refused(&["--config", "/does/not/exist"], &Environment::default()).contains("/does/not/exist"));
 }
 
@@ -98,8 +95,8 @@ fn a_password_in_a_flag_is_refused_and_not_repeated() {
 #[test]
 fn unsupported_choices_are_explained() {
     for (flags, expected) in [
-        (["--secrets", "vault"], "in the database only"),
-        (["--runtime", "kubernetes"], "no Kubernetes runtime"),
+        (["--secrets", "file"], "vault-readonly"),
+        (["--workload-allow", "everything"], "host-path"),
         (["--body-limit", "1TB"], "4MiB"),
     ] {
         let error = parse(["archestra", flags[0], flags[1]]).unwrap_err().to_string();

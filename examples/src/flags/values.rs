@@ -7,6 +7,8 @@ use std::{net::SocketAddr, str::FromStr, time::Duration};
 pub(crate) enum RuntimeChoice {
     /// Whatever fits the surroundings.
     Auto,
+    /// Deployments in a cluster.
+    Kubernetes,
     /// Local child processes.
     Process,
     /// Nothing: remote servers only.
@@ -21,8 +23,8 @@ impl FromStr for RuntimeChoice {
             "auto" => Ok(Self::Auto),
             "process" => Ok(Self::Process),
             "none" => Ok(Self::None),
-            "kubernetes" => Err("this build has no Kubernetes runtime; use `process` or `none`".to_owned()),
-            _ => Err("use `auto`, `process` or `none`".to_owned()),
+            "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err("use `auto`, `kubernetes`, `process` or `none`".to_owned()),
         }
     }
 }
@@ -32,6 +34,10 @@ impl FromStr for RuntimeChoice {
 pub(crate) enum SecretsChoice {
     /// In the database, encrypted under the key file.
     Database,
+    /// In Vault.
+    Vault,
+    /// In Vault, where people put them themselves.
+    VaultReadOnly,
 }
 
 impl FromStr for SecretsChoice {
@@ -40,10 +46,9 @@ impl FromStr for SecretsChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "database" => Ok(Self::Database),
-            "vault" | "vault-readonly" => {
-                Err("this build keeps secrets in the database only; use `database`".to_owned())
-            }
-            _ => Err("use `database`".to_owned()),
+            "vault" => Ok(Self::Vault),
+            "vault-readonly" => Ok(Self::VaultReadOnly),
+            _ => Err("use `database`, `vault` or `vault-readonly`".to_owned()),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::load;
 use crate::config::{Database, KeyFile};
+use archestra_core::secret::KeyRing;
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
@@ -18,7 +19,7 @@ impl Directory {
     }
 
     fn database(&self) -> Database {
-        Database { path: self.0.join("archestra.db") }
+        Database::Sqlite(self.0.join("archestra.db"))
     }
 
     fn key(&self) -> PathBuf {
@@ -38,7 +39,7 @@ fn the_first_start_makes_one_and_the_next_reads_it() {
     let made = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap();
     assert_eq!(fs::metadata(directory.key()).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1, "no temporary file is left");
-    fs::write(directory.database().path, "x").unwrap();
+    fs::write(directory.0.join("archestra.db"), "x").unwrap();
     let read = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap();
     assert_eq!(made.fingerprint(), read.fingerprint());
 }
@@ -59,7 +60,7 @@ fn no_key_is_made_for_a_database_that_is_there_or_at_a_path_that_was_named() {
     let directory = Directory::new("lost");
     let refused = load(&KeyFile::Named(directory.key()), &directory.database()).unwrap_err();
     assert!(refused.text().contains("does not exist"), "{refused}");
-    fs::write(directory.database().path, "x").unwrap();
+    fs::write(directory.0.join("archestra.db"), "x").unwrap();
     let refused = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap_err();
     assert!(refused.text().contains("is gone"), "{refused}");
     assert!(!directory.key().exists());
@@ -72,4 +73,25 @@ fn a_file_that_holds_something_else_is_refused_without_its_content() {
     fs::set_permissions(directory.key(), Permissions::from_mode(0o600)).unwrap();
     let refused = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap_err();
     assert!(refused.text().contains("line 1") && !refused.text().contains("hunter2"), "{refused}");
+}
+
+#[test]
+fn a_database_on_a_server_needs_a_key_file_that_somebody_made() {
+    let directory = Directory::new("server");
+    let server = Database::Postgres("postgres://u:canary@db/archestra".to_owned());
+    let refused = load(&KeyFile::Default(directory.key()), &server).unwrap_err();
+    assert!(refused.text().contains("--key-file") & !refused.text().contains("canary"), "{refused}");
+    let made = load(&KeyFile::Default(directory.key()), &directory.database()).unwrap();
+    assert_eq!(load(&KeyFile::Default(directory.key()), &server).unwrap().fingerprint(), made.fingerprint());
+}
+
+#[test]
+fn a_variable_holds_what_a_file_would() {
+    let (old, new) = (KeyRing::generate().unwrap(), KeyRing::generate().unwrap());
+    let text = format!("{},{}", new.to_text().trim(), old.to_text().trim());
+    let database = Database::Sqlite("/does/not/exist".into());
+    let ring = load(&KeyFile::Variable(text.as_str().into()), &database).unwrap();
+    assert_eq!((ring.newest(), ring.ids().count()), (new.newest(), 2));
+    let refused = load(&KeyFile::Variable("k1 canary".into()), &database).unwrap_err();
+    assert!(refused.text().contains("ARCHESTRA_KEY") && !refused.text().contains("canary"), "{refused}");
 }

@@ -1,20 +1,24 @@
-//! The backends of this binary: SQLite, secrets in it, and local processes.
+//! The backends of this binary: SQLite or PostgreSQL, secrets in it or in Vault, and Kubernetes or local processes.
 
 use crate::{
     config::{Database, RuntimeKind, ServeConfig},
     environment::Environment,
     failure::Failure,
-    key_file, supervise,
+    key_file, kubernetes, supervise,
 };
 use archestra_core::{
-    catalog::CatalogStore,
+    catalog::{CatalogStore, CatalogStoreExt as _, Query},
     identity::IdentityStore,
-    runtime::process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
+    runtime::{
+        Revision, Runtime,
+        process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
+    },
     secret::{KeyRing, SecretStore},
 };
 use archestra_gateway::platform::{Options, Platform};
 use archestra_store::{RingClaim, SqlConfig, SqlSecrets, SqlStore};
 use std::{
+    collections::BTreeSet,
     fs::File,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
@@ -23,6 +27,7 @@ use std::{
     time::Duration,
 };
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 /// What local servers inherit of our environment.
 const INHERITED: [&str; 4] = ["PATH", "LANG", "LC_ALL", "TZ"];
@@ -37,10 +42,10 @@ const RESEAL_RETRY: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Backends {
     store: SqlStore,
-    secrets: Arc<SqlSecrets>,
+    secrets: Arc<dyn SecretStore>,
     ring: Arc<KeyRing>,
     claim: RingClaim,
-    runtime: Option<Arc<ProcessRuntime>>,
+    runtime: Option<Arc<dyn Runtime>>,
     binary: PathBuf,
     resealing: AbortOnDropHandle<()>,
 }
@@ -66,15 +71,20 @@ impl Backends {
             .await
             .map_err(|error| Failure::because("the key file does not fit the database", &error))?;
         let claim = secrets
-            .claim_ring(&instance.to_string())
+            .claim_ring(&replica(&config.database, instance))
             .await
             .map_err(|error| Failure::because("the key file does not fit the database", &error))?;
+        let supplied = config.secrets.open(&secrets).await?;
         let runtime = match config.runtime {
-            RuntimeKind::Process => Some(start_runtime(data_dir, &binary, environment).await?),
+            RuntimeKind::Kubernetes => {
+                let settings = config.kubernetes.clone().expect("it is decided with the runtime");
+                Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
+            }
+            RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),
             RuntimeKind::None => None,
         };
         let resealing = AbortOnDropHandle::new(tokio::spawn(reseal(Arc::clone(&secrets))));
-        Ok(Self { store, secrets, ring, claim, runtime, binary, resealing })
+        Ok(Self { store, secrets: supplied, ring, claim, runtime, binary, resealing })
     }
 
     /// The platform on them.
@@ -88,11 +98,11 @@ impl Backends {
             .identity(Arc::<SqlStore>::clone(&store))
             .state(Arc::<SqlStore>::clone(&store))
             .audit(store)
-            .secrets(Arc::<SqlSecrets>::clone(&self.secrets) as Arc<dyn SecretStore>)
+            .secrets(Arc::clone(&self.secrets))
             .key_ring(Arc::clone(&self.ring))
             .options(options);
         if let Some(runtime) = &self.runtime {
-            builder = builder.runtime(Arc::<ProcessRuntime>::clone(runtime));
+            builder = builder.runtime(Arc::clone(runtime));
         }
         builder.build().await.map_err(|error| Failure::because("the platform cannot start", &error))
     }
@@ -154,26 +164,58 @@ async fn reseal(secrets: Arc<SqlSecrets>) {
     }
 }
 
-async fn open_store(database: &Database) -> Result<SqlStore, Failure> {
-    let path = database.path.display();
+/// What tells this process from all others on the same database.
+fn replica(database: &Database, address: SocketAddr) -> String {
+    match database {
+        Database::Sqlite(_) => address.to_string(),
+        // Others listen at the same address on other machines, which may even have the same name.
+        Database::Postgres(_) => {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            format!("{} {address} {}", host.trim(), Uuid::now_v7().simple())
+        }
+    }
+}
+
+/// The namespaces that workloads were put into.
+async fn namespaces(store: &SqlStore) -> Result<BTreeSet<String>, Failure> {
+    let all = store.list_all::<Revision>(Query::Revisions { workload: None }).await;
+    let all = all.map_err(|error| Failure::because("the revisions of workloads cannot be read", &error))?;
+    Ok(all.into_iter().filter_map(|revision| revision.value.spec.namespace).collect())
+}
+
+/// Opens the database.
+///
+/// # Errors
+/// Why it cannot be used.
+pub(crate) async fn open_store(database: &Database) -> Result<SqlStore, Failure> {
+    let path = match database {
+        Database::Sqlite(path) => path,
+        Database::Postgres(url) => {
+            let store = SqlStore::connect(SqlConfig::new(url)).await;
+            return store.map_err(|error| Failure::because("the database", &error));
+        }
+    };
+    let shown = path.display();
     // SQLite gives its other files the mode of this one.
     File::options()
         .append(true)
         .create(true)
         .mode(0o600)
-        .open(&database.path)
-        .map_err(|error| Failure::because(format!("the database {path}"), &error))?;
-    let store = SqlStore::connect(SqlConfig::new(format!("sqlite://{path}"))).await;
-    store.map_err(|error| Failure::because(format!("the database {path}"), &error))
+        .open(path)
+        .map_err(|error| Failure::because(format!("the database {shown}"), &error))?;
+    let store = SqlStore::connect(SqlConfig::new(format!("sqlite://{shown}"))).await;
+    store.map_err(|error| Failure::because(format!("the database {shown}"), &error))
 }
 
 async fn start_runtime(
+    settings: &ServeConfig,
     data_dir: &Path,
     binary: &Path,
     environment: &Environment,
-) -> Result<Arc<ProcessRuntime>, Failure> {
+) -> Result<Arc<dyn Runtime>, Failure> {
     let supervisor = SupervisorCommand { program: binary.to_owned(), args: vec![supervise::COMMAND.to_owned()] };
     let mut config = ProcessConfig::new(data_dir.join("workloads"), supervisor);
+    config.ready_timeout = settings.start_timeout;
     config.inherit =
         INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), environment.get(name)?.to_owned()))).collect();
     let runtime = ProcessRuntime::start(config)
@@ -191,7 +233,7 @@ mod tests {
     async fn a_start_with_a_newer_key_seals_everything_under_it() {
         let directory = std::env::temp_dir().join(format!("archestra-reseal-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let store = open_store(&Database { path: directory.join("archestra.db") }).await.unwrap();
+        let store = open_store(&Database::Sqlite(directory.join("archestra.db"))).await.unwrap();
         let (old, new) = (KeyRing::generate().unwrap(), KeyRing::generate().unwrap());
         let both = Arc::new(KeyRing::parse(&format!("{}{}", *new.to_text(), *old.to_text())).unwrap());
         let before = SqlSecrets::new(&store, Arc::new(old));

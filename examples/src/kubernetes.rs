@@ -1,0 +1,166 @@
+//! Kubernetes as the flags and variables say: where the cluster is, and the runtime on it.
+
+use crate::{environment::Environment, failure::Failure, flags::KubernetesFlags};
+use archestra_k8s::{ClusterAccess, KubernetesConfig, KubernetesRuntime, OwnPod};
+use std::{collections::BTreeSet, path::PathBuf};
+
+/// Variables that begin so ask for Kubernetes.
+pub(crate) const ORCHESTRATOR: &str = "ARCHESTRA_ORCHESTRATOR_";
+const KUBECONFIG: &str = "ARCHESTRA_ORCHESTRATOR_KUBECONFIG";
+const FROM_CLUSTER: &str = "ARCHESTRA_ORCHESTRATOR_LOAD_KUBECONFIG_FROM_CURRENT_CLUSTER";
+const NAMESPACE: &str = "ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE";
+/// Where kubectl looks.
+const KUBECTL: &str = "KUBECONFIG";
+
+/// Whether this process runs in a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    Pod,
+    Outside,
+}
+
+/// The configuration that the flags and variables come to.
+///
+/// # Errors
+/// What does not fit, with its name.
+pub(crate) fn decide(
+    flags: &KubernetesFlags,
+    environment: &Environment,
+    place: Where,
+) -> Result<KubernetesConfig, Failure> {
+    let mut config = KubernetesConfig { access: access(environment, place)?, ..KubernetesConfig::default() };
+    if let Some(namespace) = environment.get(NAMESPACE) {
+        config.namespace = namespace.to_owned();
+    }
+    if place == Where::Pod
+        && let Some(name) = environment.get("POD_NAME").or_else(|| environment.get("HOSTNAME"))
+    {
+        config.own_pod =
+            Some(OwnPod { name: name.to_owned(), namespace: environment.get("POD_NAMESPACE").map(str::to_owned) });
+        config.replica = Some(name.to_owned());
+    }
+    if let Some(image) = &flags.base_image {
+        config.base_image.clone_from(image);
+    }
+    if let Some(image) = &flags.bridge_image {
+        config.bridge_image.clone_from(image);
+    }
+    config.image_pull_policy = flags.image_pull_policy;
+    if let Some(requests) = &flags.workload_requests {
+        config.requests.clone_from(&requests.0);
+    }
+    if let Some(limits) = &flags.workload_limits {
+        config.limits.clone_from(&limits.0);
+    }
+    config.policy.allow.extend(flags.workload_allow.iter().flatten().copied());
+    config.policy.service_accounts.extend(flags.workload_service_accounts.iter().flatten().cloned());
+    Ok(config)
+}
+
+/// The pod's own service account when that is asked for, else the kubeconfig that is named, else what the surroundings offer.
+fn access(environment: &Environment, place: Where) -> Result<ClusterAccess, Failure> {
+    let from_cluster = match environment.get(FROM_CLUSTER) {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        Some(other) => return Err(Failure::unusable(format!("{FROM_CLUSTER}: use `true` or `false`, not {other:?}"))),
+    };
+    let file = |path: &str| ClusterAccess::Kubeconfig { path: PathBuf::from(path), context: None };
+    match (from_cluster, environment.get(KUBECONFIG)) {
+        (Some(true), _) => Ok(in_cluster(environment)),
+        (_, Some(path)) => Ok(file(path)),
+        (None, None) if place == Where::Pod => Ok(in_cluster(environment)),
+        (_, None) => match (environment.get(KUBECTL), environment.get("HOME")) {
+            (Some(path), _) => Ok(file(path)),
+            (None, Some(home)) => Ok(file(&format!("{home}/.kube/config"))),
+            (None, None) => Err(Failure::unusable(format!("no cluster is named: set {KUBECONFIG} to a kubeconfig"))),
+        },
+    }
+}
+
+fn in_cluster(environment: &Environment) -> ClusterAccess {
+    let (host, port) = (environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT"));
+    let server = host.zip(port).map(|(host, port)| match host.contains(':') {
+        true => format!("https://[{host}]:{port}"),
+        false => format!("https://{host}:{port}"),
+    });
+    ClusterAccess::InCluster { server }
+}
+
+/// Starts the runtime. A cluster that does not answer yet is waited for in the background; everything else goes on.
+///
+/// # Errors
+/// What is wrong with the way to the cluster, when waiting would not help.
+pub(crate) async fn start(
+    mut config: KubernetesConfig,
+    used_before: BTreeSet<String>,
+) -> Result<KubernetesRuntime, Failure> {
+    config.more_namespaces = used_before;
+    let refused = |error| Failure::because("the Kubernetes runtime cannot start", &error);
+    match KubernetesRuntime::connect(config.clone()).await {
+        Ok(runtime) => Ok(runtime),
+        Err(error) if error.is_retryable() => {
+            tracing::warn!(%error, "self-hosted servers have to wait until the cluster answers");
+            KubernetesRuntime::connect_later(config).await.map_err(refused)
+        }
+        Err(error) => Err(refused(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(access: &ClusterAccess) -> Option<&str> {
+        match access {
+            ClusterAccess::Kubeconfig { path, .. } => path.to_str(),
+            ClusterAccess::InCluster { .. } | ClusterAccess::KubeconfigText { .. } => None,
+        }
+    }
+
+    fn decided(environment: &Environment, place: Where) -> KubernetesConfig {
+        decide(&KubernetesFlags::default(), environment, place).unwrap()
+    }
+
+    #[test]
+    fn the_variables_say_where_the_cluster_is() {
+        let named = Environment::from([
+            (KUBECONFIG, "/app/kubeconfig"),
+            (FROM_CLUSTER, "false"),
+            (NAMESPACE, "mcp"),
+            ("HOME", "/root"),
+        ]);
+        let config = decided(&named, Where::Pod);
+        assert_eq!((path(&config.access), config.namespace.as_str()), (Some("/app/kubeconfig"), "mcp"));
+        let own = Environment::from([
+            (KUBECONFIG, "/app/kubeconfig"),
+            (FROM_CLUSTER, "true"),
+            ("KUBERNETES_SERVICE_HOST", "fd00::1"),
+            ("KUBERNETES_SERVICE_PORT", "443"),
+            ("HOSTNAME", "archestra-0"),
+        ]);
+        let config = decided(&own, Where::Pod);
+        assert!(
+            matches!(config.access, ClusterAccess::InCluster { server: Some(url) } if url == "https://[fd00::1]:443")
+        );
+        assert_eq!(config.own_pod.map(|pod| pod.name).as_deref(), Some("archestra-0"));
+        let config = decided(&Environment::from([("HOME", "/home/a")]), Where::Outside);
+        assert_eq!((path(&config.access), config.namespace.as_str()), (Some("/home/a/.kube/config"), "default"));
+        assert!(config.own_pod.is_none());
+    }
+
+    #[test]
+    fn what_is_neither_true_nor_false_is_refused() {
+        let environment = Environment::from([(FROM_CLUSTER, "yes")]);
+        let refused = decide(&KubernetesFlags::default(), &environment, Where::Pod).unwrap_err();
+        assert!(refused.text().contains(FROM_CLUSTER));
+    }
+
+    #[tokio::test]
+    async fn a_missing_kubeconfig_is_refused_with_its_path() {
+        drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+        let config = decided(&Environment::from([(KUBECONFIG, "/does/not/exist")]), Where::Outside);
+        let refused = start(config, BTreeSet::new()).await.unwrap_err();
+        assert!(refused.text().contains("/does/not/exist does not exist"), "{}", refused.text());
+    }
+}

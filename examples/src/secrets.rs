@@ -1,0 +1,70 @@
+//! `archestra secrets migrate`: copies secrets between the database and Vault.
+
+use crate::{
+    config,
+    environment::Environment,
+    failure::Failure,
+    flags::{self, MigrateFlags, SecretsChoice},
+    key_file,
+    serve::backends::open_store,
+    vault::Secrets,
+};
+use archestra_core::secret::{Copied, SecretStore, copy_secrets};
+use archestra_store::{SqlSecrets, SqlStore};
+use std::{io::Write, sync::Arc};
+
+/// Copies, and says what was copied.
+///
+/// # Errors
+/// With exit code 2 when nothing was tried, with 1 when a store does not work or something did not arrive.
+pub(crate) async fn migrate(flags: MigrateFlags, environment: &Environment) -> Result<(), Failure> {
+    let MigrateFlags { from, to, settings } = flags;
+    if from == to {
+        return Err(Failure::unusable("--from and --to are the same store"));
+    }
+    if [from, to].contains(&SecretsChoice::VaultReadOnly) {
+        return Err(Failure::unusable(
+            "with vault-readonly there is nothing to copy: people put secrets into Vault, and installations name where",
+        ));
+    }
+    let settings = flags::resolve(settings, environment)?;
+    let data_dir = settings.data_dir.clone().unwrap_or_default();
+    let database = config::database(settings.database_url.as_deref(), &data_dir)?;
+    let ring =
+        Arc::new(key_file::load(&config::key_file(settings.key_file.clone(), environment, &data_dir)?, &database)?);
+    let vault = Secrets::decide(SecretsChoice::Vault, &settings.vault, environment)?;
+    let store = open_store(&database).await?;
+    let copied = copy(&store, Arc::new(SqlSecrets::new(&store, ring)), &vault, from).await;
+    store.close().await;
+    let Copied { written, present, gone } = copied?;
+    let _closed = writeln!(
+        std::io::stdout().lock(),
+        "copied {written} secrets and verified them; {present} were there already, {gone} were removed meanwhile; nothing was removed"
+    );
+    Ok(())
+}
+
+async fn copy(
+    store: &SqlStore,
+    database: Arc<SqlSecrets>,
+    vault: &Secrets,
+    from: SecretsChoice,
+) -> Result<Copied, Failure> {
+    let unfit = |error: archestra_core::Error| Failure::because("the key file does not fit the database", &error);
+    database.verify_ring().await.map_err(unfit)?;
+    // A server with another ring must not run meanwhile.
+    let claim = database.claim_ring(&format!("secrets migrate {}", std::process::id())).await.map_err(unfit)?;
+    let copied = async {
+        let vault = vault.open(&database).await?;
+        let database: Arc<dyn SecretStore> = database;
+        let (source, target) = if from == SecretsChoice::Database { (&database, &vault) } else { (&vault, &database) };
+        copy_secrets(&**source, &**target)
+            .await
+            .map_err(|error| Failure::because("not all secrets were copied; run it again once this is mended", &error))
+    }
+    .await;
+    if let Err(error) = claim.release().await {
+        tracing::debug!(%error, store = ?store, "the claim of the key ring was not released; it expires by itself");
+    }
+    copied
+}

@@ -1,0 +1,163 @@
+//! Vault as the flags and variables say: its settings, and the stores on it.
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    environment::Environment,
+    failure::Failure,
+    flags::{SecretsChoice, VaultAuthChoice, VaultFlags},
+};
+use archestra_core::secret::{SecretStore, SecretValue};
+use archestra_store::{SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore};
+use std::{fs::File, io::Read, path::Path, sync::Arc, time::Duration};
+use zeroize::Zeroizing;
+
+/// The variable of the token.
+const TOKEN: &str = "ARCHESTRA_VAULT_TOKEN";
+/// The variable of the secret id.
+const SECRET_ID: &str = "ARCHESTRA_VAULT_SECRET_ID";
+/// For how long a value is used that was read: as long as anything else is before a replica has heard of a change.
+const CACHE: Duration = Duration::from_secs(5);
+/// The largest file of a secret id.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// Where secrets are kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Secrets {
+    /// In the database.
+    Database,
+    /// In Vault.
+    Vault(VaultConfig),
+    /// By people in Vault.
+    VaultReadOnly(VaultConfig),
+}
+
+impl Secrets {
+    /// Decides.
+    ///
+    /// # Errors
+    /// What is missing or cannot work, with the flag that says so.
+    pub(crate) fn decide(
+        choice: SecretsChoice,
+        flags: &VaultFlags,
+        environment: &Environment,
+    ) -> Result<Self, Failure> {
+        match choice {
+            SecretsChoice::Database => Ok(Self::Database),
+            SecretsChoice::Vault => settings(flags, environment).map(Self::Vault),
+            SecretsChoice::VaultReadOnly => settings(flags, environment).map(Self::VaultReadOnly),
+        }
+    }
+
+    /// Opens the store, beside the one in the database.
+    ///
+    /// # Errors
+    /// Why Vault cannot be used.
+    pub(crate) async fn open(&self, database: &Arc<SqlSecrets>) -> Result<Arc<dyn SecretStore>, Failure> {
+        let beside = || Arc::<SqlSecrets>::clone(database) as Arc<dyn SecretStore>;
+        match self {
+            Self::Database => Ok(beside()),
+            Self::Vault(config) => {
+                warn_of_plain_http(config);
+                let store = VaultStore::connect(config).await.map_err(|error| unusable(config, &error))?;
+                tracing::info!(address = config.address, kv = ?store.kv_version(), "secrets are kept in Vault");
+                Ok(Arc::new(store))
+            }
+            Self::VaultReadOnly(config) => {
+                warn_of_plain_http(config);
+                let store = VaultReadOnly::connect(config, beside()).await.map_err(|error| unusable(config, &error))?;
+                tracing::info!(
+                    address = config.address,
+                    "secrets of people are read from Vault; what this server makes itself is kept in the encrypted database store"
+                );
+                Ok(Arc::new(store))
+            }
+        }
+    }
+}
+
+fn unusable(config: &VaultConfig, error: &archestra_core::Error) -> Failure {
+    Failure::because(format!("Vault at {} cannot be used", config.address), error)
+}
+
+fn warn_of_plain_http(config: &VaultConfig) {
+    let loopback = ["http://127.", "http://localhost", "http://[::1]"];
+    if config.address.starts_with("http://") && !loopback.iter().any(|begin| config.address.starts_with(begin)) {
+        tracing::warn!(address = config.address, "secrets go to Vault without encryption: use an https address");
+    }
+}
+
+fn settings(flags: &VaultFlags, environment: &Environment) -> Result<VaultConfig, Failure> {
+    let address = flags.address.as_deref().ok_or_else(|| {
+        Failure::unusable("--secrets: Vault needs --vault-address, as in `https://vault.example.com:8200`")
+    })?;
+    let mut config = VaultConfig::new(address, auth(flags, environment)?);
+    if let Some(mount) = &flags.mount {
+        config.mount.clone_from(mount);
+    }
+    if let Some(prefix) = &flags.prefix {
+        config.prefix.clone_from(prefix);
+    }
+    config.namespace.clone_from(&flags.namespace);
+    config.ca_file.clone_from(&flags.ca_file);
+    config.cache_for = CACHE;
+    match config.validate() {
+        Ok(()) => Ok(config),
+        Err(error) => Err(Failure::unusable(format!("--vault-…: {error}"))),
+    }
+}
+
+fn auth(flags: &VaultFlags, environment: &Environment) -> Result<VaultAuth, Failure> {
+    let choice = flags.auth.unwrap_or(VaultAuthChoice::Token);
+    let mount = flags.auth_mount.clone().unwrap_or_else(|| choice.mount().to_owned());
+    let role = || {
+        let needed = || Failure::unusable("--vault-auth: this method needs --vault-role");
+        flags.role.clone().ok_or_else(needed)
+    };
+    let file = flags.credential_file.as_deref();
+    match choice {
+        VaultAuthChoice::Token => match (environment.get(TOKEN), file) {
+            (Some(token), None) => Ok(VaultAuth::Token(token.into())),
+            (None, Some(file)) => Ok(VaultAuth::TokenFile(file.to_owned())),
+            (None, None) => Err(Failure::unusable(format!(
+                "--vault-auth token: set {TOKEN}, or name the file of the token with --vault-credential-file"
+            ))),
+            (Some(_), Some(_)) => Err(both(TOKEN)),
+        },
+        VaultAuthChoice::Kubernetes => {
+            let jwt_file = file.unwrap_or(Path::new(VaultAuth::SERVICE_ACCOUNT_TOKEN)).to_owned();
+            Ok(VaultAuth::Kubernetes { mount, role: role()?, jwt_file })
+        }
+        VaultAuthChoice::AppRole => {
+            let secret_id = match (environment.get(SECRET_ID), file) {
+                (Some(secret_id), None) => SecretValue::new(secret_id),
+                (None, Some(file)) => read(file)?,
+                (None, None) => {
+                    return Err(Failure::unusable(format!(
+                        "--vault-auth approle: set {SECRET_ID}, or name the file of the secret id with --vault-credential-file"
+                    )));
+                }
+                (Some(_), Some(_)) => return Err(both(SECRET_ID)),
+            };
+            Ok(VaultAuth::AppRole { mount, role_id: role()?, secret_id })
+        }
+        VaultAuthChoice::Jwt => {
+            let jwt_file = file.map(Path::to_owned).ok_or_else(|| {
+                Failure::unusable("--vault-auth jwt: name the file of the JWT with --vault-credential-file")
+            })?;
+            Ok(VaultAuth::Jwt { mount, role: role()?, jwt_file })
+        }
+    }
+}
+
+fn both(variable: &str) -> Failure {
+    Failure::unusable(format!("--vault-credential-file and {variable} are both set: use one of them"))
+}
+
+fn read(path: &Path) -> Result<SecretValue, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
+    read.map_err(|error| Failure::unusable(format!("--vault-credential-file {}: {error}", path.display())))?;
+    Ok(SecretValue::new(text.trim()))
+}

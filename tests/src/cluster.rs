@@ -1,0 +1,110 @@
+//! A Kubernetes cluster that the environment names, and a namespace of its own in it for each test.
+
+use crate::{Home, Running, Start};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{
+    Api, Client, Config, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+use std::{fmt, path::PathBuf, time::Duration};
+use tokio::time::Instant;
+
+/// The image of `mcp-echo`, which is also its entrypoint.
+pub const ECHO: &str = "localhost/archestra-echo:test";
+const BRIDGE: &str = "localhost/archestra-bridge:test";
+
+/// A namespace, which is deleted at the end.
+pub struct Cluster {
+    namespace: String,
+    kubeconfig: PathBuf,
+    client: Client,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Makes a namespace in the cluster that `ARCHESTRA_TEST_KUBECONFIG` names.
+    pub async fn namespace(name: &str) -> Self {
+        let kubeconfig = std::env::var_os("ARCHESTRA_TEST_KUBECONFIG").map(PathBuf::from);
+        let kubeconfig = kubeconfig.unwrap_or_else(|| panic!("ARCHESTRA_TEST_KUBECONFIG names no kubeconfig"));
+        let read = Kubeconfig::read_from(&kubeconfig).unwrap();
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
+        let client = Client::try_from(config).unwrap();
+        let namespace = format!("whole-{name}-{}", std::process::id());
+        let object = serde_json::from_value(json!({ "metadata": { "name": namespace } })).unwrap();
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await.unwrap();
+        Self { namespace, kubeconfig, client }
+    }
+
+    /// Starts the binary with this namespace for its workloads.
+    pub async fn start(&self, home: &Home, args: &[&str]) -> Running {
+        let mut all = vec!["--bridge-image", BRIDGE, "--base-image", ECHO];
+        all.extend_from_slice(args);
+        let env = vec![
+            ("ARCHESTRA_ORCHESTRATOR_KUBECONFIG", self.kubeconfig.display().to_string()),
+            ("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE", self.namespace.clone()),
+        ];
+        home.start(&Start { args: all.into_iter().map(str::to_owned).collect(), env }).await
+    }
+
+    /// The pods there, by name, with the ids that they keep for life.
+    pub async fn pods(&self) -> Vec<(String, String)> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        let listed = pods.list(&ListParams::default()).await.unwrap().items;
+        let mut pods: Vec<_> = listed.into_iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect();
+        pods.sort();
+        pods
+    }
+
+    /// The names of all Secrets, Services and NetworkPolicies that are ours.
+    pub async fn leftovers(&self) -> Vec<String> {
+        use k8s_openapi::api::{
+            apps::v1::Deployment,
+            core::v1::{Secret, Service},
+            networking::v1::NetworkPolicy,
+        };
+        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=archestra");
+        let (client, namespace) = (&self.client, &self.namespace);
+        let mut names = Vec::new();
+        let deployments = Api::<Deployment>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
+        names.extend(deployments.iter().map(|found| format!("Deployment {}", found.name_any())));
+        let secrets = Api::<Secret>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
+        names.extend(secrets.iter().map(|found| format!("Secret {}", found.name_any())));
+        let services = Api::<Service>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
+        names.extend(services.iter().map(|found| format!("Service {}", found.name_any())));
+        let policies = Api::<NetworkPolicy>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
+        names.extend(policies.iter().map(|found| format!("NetworkPolicy {}", found.name_any())));
+        names
+    }
+
+    /// Deletes one pod, as a node that goes down does.
+    pub async fn delete_pod(&self, name: &str) {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+
+    /// Waits until no pod is left.
+    pub async fn emptied(&self, within: Duration) {
+        let until = Instant::now() + within;
+        loop {
+            let pods = self.pods().await;
+            if pods.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "left after {within:?}: {pods:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Deletes the namespace with all that is in it.
+    pub async fn delete(self) {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        drop(namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap());
+    }
+}

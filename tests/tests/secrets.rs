@@ -1,0 +1,285 @@
+//! Where secrets are: in Vault, kept there by people themselves, moved between stores, and carried along in backups.
+//!
+//! What needs OpenBao finds it by `ARCHESTRA_TEST_VAULT_ADDR` and `ARCHESTRA_TEST_VAULT_TOKEN`, as `.ci/openbao` prints them.
+#![expect(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "this is test code")]
+
+use archestra_tests::{Answer, Home, Mcp, Running, Start, binary};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use serde_json::{Value, json};
+use std::{
+    convert::Infallible,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+const TOKEN: &str = "canary-t0k-4711";
+
+/// A remote server with the tool `echo`, which remembers the credentials that it was given.
+struct Upstream {
+    url: String,
+    seen: Arc<Mutex<Vec<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Upstream {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let noted = Arc::clone(&noted);
+                tokio::spawn(async move {
+                    let service = service_fn(|request| answer(request, &noted));
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+                });
+            }
+        });
+        Self { url, seen, task }
+    }
+
+    /// The credentials since this was last asked.
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// What makes it an entry, installed as `installation` says, behind the gateway `all`.
+    fn document(&self, installation: &Value) -> Value {
+        json!({
+            "apiVersion": "archestra.dev/v1",
+            "teams": [{"name": "finance", "members": ["admin@localhost"]}],
+            "entries": [{"name": "tracker", "remote": {"url": self.url}, "credential": {"static":
+                [{"name": "token", "header": "Authorization", "prefix": "Bearer ", "secret": true, "required": true}]}}],
+            "installations": [installation],
+            "gateways": [{"slug": "all", "scope": "organization",
+                "tools": [{"entry": "tracker", "tool": "*", "credential": "resolveAtCallTime"}]}],
+        })
+    }
+}
+
+async fn answer(request: Request<Incoming>, seen: &Mutex<Vec<String>>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let credential = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let result = match message["method"].as_str().unwrap_or_default() {
+        "server/discover" => json!({
+            "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {}}, "serverInfo": {"name": "remote", "version": "1"},
+        }),
+        "tools/list" => json!({
+            "resultType": "complete", "ttlMs": 0, "cacheScope": "private",
+            "tools": [{"name": "echo", "inputSchema": {"type": "object"}}],
+        }),
+        _ => {
+            seen.lock().unwrap().extend(credential);
+            json!({"resultType": "complete", "content": [{"type": "text", "text": "echoed"}]})
+        }
+    };
+    let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
+    let mut response = Response::new(Full::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `eval \"$(.ci/openbao)\"` starts a server"))
+}
+
+/// One request of Vault's administrator.
+async fn vault(method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let request = Request::builder()
+        .method(Method::from_bytes(method.as_bytes()).unwrap())
+        .uri(format!("{}/v1/{path}", variable("ARCHESTRA_TEST_VAULT_ADDR")))
+        .header("x-vault-token", variable("ARCHESTRA_TEST_VAULT_TOKEN"))
+        .body(Full::<Bytes>::from(body.to_string()))
+        .unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let answer = client.request(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+/// A prefix that nothing else has.
+fn prefix(name: &str) -> String {
+    format!("test-{name}-{}", binary::free_port())
+}
+
+fn with(secrets: &str, prefix: &str) -> Start {
+    let args = ["--secrets", secrets, "--vault-prefix", prefix, "--vault-address"];
+    let mut args: Vec<String> = args.map(str::to_owned).to_vec();
+    args.push(variable("ARCHESTRA_TEST_VAULT_ADDR"));
+    let token = ("ARCHESTRA_VAULT_TOKEN", variable("ARCHESTRA_TEST_VAULT_TOKEN"));
+    Start { args, env: vec![("ARCHESTRA_QUICKSTART", "false".to_owned()), token] }
+}
+
+async fn apply(binary: &Running, document: &Value) -> Answer {
+    binary.api().post("/api/v1/apply", document).await
+}
+
+async fn works(gateway: &Mcp, upstream: &Upstream, credential: &str) {
+    gateway.until_listed("tracker__echo").await;
+    upstream.seen();
+    gateway.call("tracker__echo", json!({})).await;
+    assert_eq!(upstream.seen(), [format!("Bearer {credential}")]);
+}
+
+/// Runs a command of the binary on the data of `home`.
+fn run(home: &Home, arguments: &[&str], start: &Start) -> (i32, String) {
+    let mut command = Command::new(binary::path());
+    command.args(arguments).arg("--data-dir").arg(home.path().join("data"));
+    command.args(&start.args);
+    command.envs(start.env.iter().map(|(name, value)| (*name, value.clone())));
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    assert!(!text.contains(TOKEN), "{text}");
+    (output.status.code().unwrap(), text)
+}
+
+/// Whether any file below a folder holds the token.
+fn leaks(folder: &Path) -> bool {
+    std::fs::read_dir(folder).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return leaks(&path);
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        bytes.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes())
+    })
+}
+
+#[tokio::test]
+#[ignore = "needs OpenBao"]
+async fn what_people_enter_is_kept_in_vault_and_removed_there() {
+    let (home, upstream, prefix) = (Home::new(), Upstream::start().await, prefix("kept"));
+    let binary = home.start(&with("vault", &prefix)).await;
+    let document = upstream.document(&json!({"entry": "tracker", "scope": "organization", "values": {"token": TOKEN}}));
+    apply(&binary, &document).await.ok();
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
+    let unchanged = apply(&binary, &document).await.ok();
+    assert!(!unchanged.to_string().contains("\"update\""), "{unchanged}");
+
+    let folder = format!("secret/metadata/{prefix}/installations");
+    let (status, listed) = vault("LIST", &folder, &Value::Null).await;
+    assert_eq!((status, listed["data"]["keys"].as_array().unwrap().len()), (200, 1));
+    assert!(!leaks(home.path()), "the token is in a file of the server");
+
+    let installations = binary.api().get("/api/v1/installations").await.ok();
+    let id = installations["items"][0]["id"].as_str().unwrap().to_owned();
+    binary.api().delete(&format!("/api/v1/installations/{id}")).await.ok();
+    assert_eq!(vault("LIST", &folder, &Value::Null).await.0, 404, "every version is gone");
+}
+
+#[tokio::test]
+#[ignore = "needs OpenBao"]
+async fn people_bring_their_own_secrets() {
+    let (home, upstream, prefix) = (Home::new(), Upstream::start().await, prefix("own"));
+    let path = format!("secret/data/{prefix}/finance/tracker");
+    assert_eq!(vault("POST", &path, &json!({"data": {"token": TOKEN}})).await.0, 200);
+    let binary = home.start(&with("vault-readonly", &prefix)).await;
+    let install = |scope: Value, token: Value| {
+        upstream.document(&json!({"entry": "tracker", "scope": scope, "values": {"token": token}}))
+    };
+    let at = |path: &str| json!({"vault": format!("{path}#token")});
+    let here = format!("{prefix}/finance/tracker");
+    let finance = json!({"team": "finance"});
+    for (scope, token, told) in [
+        (finance.clone(), json!(TOKEN), "put the value into Vault"),
+        (json!("organization"), at(&here), "install it for a team"),
+        (finance.clone(), at("elsewhere/tracker"), "is not below"),
+        (finance.clone(), at(&format!("{prefix}/../elsewhere")), "path#key"),
+        (finance.clone(), at(&format!("{prefix}/nobody")), "there is nothing at"),
+        (finance.clone(), json!({"vault": format!("{here}#absent")}), "there is no key absent"),
+    ] {
+        let refused = apply(&binary, &install(scope, token)).await;
+        assert!((400..500).contains(&refused.status), "{} {}", refused.status, refused.text());
+        assert!(refused.text().contains(told) && !refused.text().contains(TOKEN), "{told}: {}", refused.text());
+    }
+    let document = install(finance, at(&here));
+    apply(&binary, &document).await.ok();
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
+    let unchanged = apply(&binary, &document).await.ok();
+    assert!(!unchanged.to_string().contains("\"update\""), "{unchanged}");
+    assert!(!leaks(home.path()), "the token is in a file of the server");
+    binary.stop().await;
+    let binary = home.start(&with("vault-readonly", &prefix)).await;
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
+}
+
+#[tokio::test]
+#[ignore = "needs OpenBao"]
+async fn secrets_move_to_vault_and_back() {
+    let (home, upstream, prefix) = (Home::new(), Upstream::start().await, prefix("moved"));
+    let binary = home.bare().await;
+    let document = upstream.document(&json!({"entry": "tracker", "scope": "organization", "values": {"token": TOKEN}}));
+    apply(&binary, &document).await.ok();
+    binary.stop().await;
+    let start = with("vault", &prefix);
+    for (told, from, to) in [
+        ("copied 1 secrets", "database", "vault"),
+        ("copied 0 secrets and verified them; 1 were there already", "database", "vault"),
+        ("copied 0 secrets", "vault", "database"),
+    ] {
+        let (code, text) = run(&home, &["secrets", "migrate", "--from", from, "--to", to], &start);
+        assert!(code == 0 && text.contains(told), "{code} {text}");
+    }
+    let binary = home.start(&start).await;
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
+    binary.stop().await;
+    let (code, text) = run(&home, &["secrets", "migrate", "--from", "vault", "--to", "vault"], &start);
+    assert!(code == 2 && text.contains("the same store"), "{code} {text}");
+}
+
+#[tokio::test]
+async fn a_backup_is_restored_elsewhere_and_serves_again() {
+    let (home, other, upstream) = (Home::new(), Home::new(), Upstream::start().await);
+    let binary = home.bare().await;
+    let document = upstream.document(&json!({"entry": "tracker", "scope": "organization", "values": {"token": TOKEN}}));
+    apply(&binary, &document).await.ok();
+    let file = home.path().join("backup");
+    let named = file.to_str().unwrap();
+    let (code, text) = run(&home, &["backup", "--to", named], &Start::default());
+    assert!(code == 0 && text.contains("keep the key file"), "{code} {text}");
+    assert!(run(&home, &["backup", "--to", named], &Start::default()).1.contains("exists"));
+    assert!(!leaks(home.path()));
+    binary.stop().await;
+
+    let (code, text) = run(&other, &["restore", "--from", named], &Start::default());
+    assert!(code == 0 && text.contains("restored"), "{code} {text}");
+    let (code, text) = run(&other, &["restore", "--from", named], &Start::default());
+    assert!(code == 1 && text.contains("only into an empty database"), "{code} {text}");
+    std::fs::copy(home.path().join("data/archestra.key"), other.path().join("data/archestra.key")).unwrap();
+    let binary = other.bare().await;
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
+}
+
+#[tokio::test]
+async fn a_vault_that_cannot_be_used_ends_the_start_with_the_remedy() {
+    let home = Home::new();
+    for (more, code, told) in [
+        (&["--vault-address", "http://127.0.0.1:1"][..], 1, "no connection to http://127.0.0.1:1"),
+        (&["--vault-address", "vault.example.com"], 2, "use as in `https://vault.example.com:8200`"),
+        (&[], 2, "--vault-address"),
+    ] {
+        let arguments = [&["--secrets", "vault", "--listen", "127.0.0.1:0", "--metrics-listen", "none"], more].concat();
+        let start = Start { args: Vec::new(), env: vec![("ARCHESTRA_VAULT_TOKEN", TOKEN.to_owned())] };
+        let (ended, text) = run(&home, &arguments, &start);
+        assert!(ended == code && text.contains(told), "{ended} {text}");
+    }
+}

@@ -1,0 +1,217 @@
+//! The binary on PostgreSQL: what keeps it from starting, two on one database, and one that is killed again and again.
+//!
+//! `eval "$(.ci/postgres)"` starts a server for them. `ARCHESTRA_TEST_SECONDS` says how much trouble there is, 10 if it is absent.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "this is test code")]
+
+use archestra_tests::{
+    Api, Home, Running, Start,
+    binary::{self, ADMIN},
+    postgres::Database,
+    remote::Remote,
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+/// Within this a change through one process is in effect in every other one.
+const FOLLOWED: Duration = Duration::from_secs(1);
+
+fn seconds() -> u64 {
+    let text = std::env::var("ARCHESTRA_TEST_SECONDS").unwrap_or_else(|_| "10".to_owned());
+    text.parse().expect("ARCHESTRA_TEST_SECONDS is a number of seconds")
+}
+
+/// A key file, made as the documentation says.
+fn key_file(home: &Home, name: &str) -> PathBuf {
+    let path = home.path().join(name);
+    let script = format!("(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > {})", path.display());
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    path
+}
+
+fn on(database: &Database, key: &Path) -> Start {
+    Start {
+        args: ["--runtime", "none", "--key-file"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain([key.display().to_string()])
+            .collect(),
+        env: vec![("ARCHESTRA_DATABASE_URL", database.url()), ("ARCHESTRA_QUICKSTART", "false".to_owned())],
+    }
+}
+
+/// Starts the binary where it cannot start; its exit code and what it says.
+fn refused(home: &Home, args: &[&str], url: Option<&str>) -> (i32, String) {
+    let mut command = Command::new(binary::path());
+    command.args(["--listen", "127.0.0.1:0", "--metrics-listen", "none", "--runtime", "none", "--data-dir"]);
+    command.arg(home.path().join("data")).args(args).env("ARCHESTRA_ADMIN_TOKEN", ADMIN).stdin(Stdio::null());
+    if let Some(url) = url {
+        command.env("ARCHESTRA_DATABASE_URL", url);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!said.contains("canary"), "{said}");
+    (output.status.code().unwrap(), said)
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server"]
+async fn a_database_that_cannot_be_used_is_refused_with_a_remedy() {
+    let home = Home::new();
+    let database = Database::new();
+    let key = key_file(&home, "key");
+    let key = key.to_str().unwrap();
+    let keyed = ["--key-file", key];
+    let closed = binary::free_port();
+
+    let (code, said) = refused(&home, &["--database-url", "postgres://u:canary@db/archestra"], None);
+    assert!(code == 2 && said.contains("ARCHESTRA_DATABASE_URL"), "{said}");
+    let (code, said) = refused(&home, &[], Some("mysql://u:canary@db/archestra"));
+    assert!(code == 2 && said.contains("`postgres://USER@HOST/DATABASE`"), "{said}");
+    let (code, said) = refused(&home, &[], Some(&database.url()));
+    assert!(code == 2 && said.contains("--key-file"), "{said}");
+    let (code, said) = refused(&home, &keyed, Some(&format!("postgres://u:canary@127.0.0.1:{closed}/archestra")));
+    assert!(code == 1 && said.contains("cannot be reached") && said.contains("that the server runs"), "{said}");
+    let url = database.url();
+    let (credentials, at) = url.rsplit_once('@').unwrap();
+    let (code, said) = refused(&home, &keyed, Some(&format!("postgres://archestra:canary@{at}")));
+    assert!(code == 1 && said.contains("check the user and the password"), "{said}");
+    let (host, _) = at.split_once('/').unwrap();
+    let (code, said) = refused(&home, &keyed, Some(&format!("{credentials}@{host}/nowhere")));
+    assert!(code == 1 && said.contains("CREATE DATABASE \"nowhere\""), "{said}");
+
+    let binary = home.start(&on(&database, Path::new(key))).await;
+    let other = key_file(&home, "other-key");
+    let (code, said) = refused(&home, &["--key-file", other.to_str().unwrap()], Some(&database.url()));
+    assert!(code == 1 && said.contains("same key file"), "{said}");
+    assert!(binary.stop().await.success());
+
+    database.run("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20990101_000001_later', 0)");
+    let (code, said) = refused(&home, &keyed, Some(&database.url()));
+    assert!(code == 1 && said.contains("start the newer version"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server"]
+async fn a_change_through_one_process_is_seen_by_calls_through_the_other() {
+    let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
+    let start = on(&database, &key_file(&homes[0], "key"));
+    let (first, second) = tokio::join!(homes[0].start(&start), homes[1].start(&start));
+    let remote = Remote::start().await;
+    let entry = json!({ "name": "tracker", "scope": "organization", "remote": { "url": remote.url() } });
+    first.api().post("/api/v1/entries", &entry).await.ok();
+    second.api().post("/api/v1/installations", &json!({ "entry": "tracker", "scope": "organization" })).await.ok();
+
+    let mut slowest = Duration::ZERO;
+    let rounds = seconds().clamp(5, 60);
+    for round in 0..rounds {
+        let (near, far) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        let slug = format!("gateway-{round}");
+        let tools = [json!({ "entry": "tracker", "tool": "*" })];
+        let spec = json!({ "slug": slug, "scope": "organization", "tools": tools });
+        near.api().post("/api/v1/gateways", &spec).await.ok();
+        let gateway = far.gateway(&slug);
+        let works = async || {
+            let params = json!({ "name": "tracker__wait", "arguments": { "say": round.to_string() } });
+            let answer = gateway.modern("tools/call", params).await;
+            answer.status == 200 && answer.text().contains(&format!("waited for {round}"))
+        };
+        slowest = slowest.max(followed("a new gateway", works).await);
+
+        let made = near.api().post("/api/v1/tokens", &json!({ "name": slug })).await.ok();
+        let bearer = gateway.as_token(made["token"].as_str());
+        let lists = async || bearer.modern("tools/list", json!({})).await.status == 200;
+        slowest = slowest.max(followed("a new token", lists).await);
+        near.api().delete(&format!("/api/v1/tokens/{}", made["id"].as_str().unwrap())).await.ok();
+        let locked_out = async || bearer.modern("tools/list", json!({})).await.status == 401;
+        slowest = slowest.max(followed("a revoked token", locked_out).await);
+
+        near.api().delete(&format!("/api/v1/gateways/{slug}")).await.ok();
+        let gone = async || gateway.modern("tools/list", json!({})).await.status == 404;
+        slowest = slowest.max(followed("a removed gateway", gone).await);
+    }
+    println!("{rounds} rounds of four changes; the slowest was followed after {slowest:?}");
+    assert!(first.stop().await.success() && second.stop().await.success());
+}
+
+/// Waits until a change is in effect, and says how long that took.
+async fn followed(what: &str, holds: impl AsyncFn() -> bool) -> Duration {
+    let begun = Instant::now();
+    loop {
+        // What is asked too late says nothing about the moment before.
+        let asked = begun.elapsed();
+        if holds().await {
+            return asked;
+        }
+        assert!(asked < FOLLOWED, "{what} is not in effect after {asked:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server"]
+async fn killed_during_writes_it_loses_nothing_that_it_acknowledged() {
+    let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
+    let start = on(&database, &key_file(&homes[0], "key"));
+    let survivor = homes[1].start(&start).await;
+    let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+    let rounds = (seconds() / 2).clamp(3, 50);
+    let mut slowest = Duration::ZERO;
+    for round in 0..rounds {
+        let killed = homes[0].start(&start).await;
+        let mut writers = JoinSet::new();
+        for n in 0..4 {
+            writers.spawn(write(killed.api(), format!("killed-{round}-{n}"), Arc::clone(&acknowledged)));
+        }
+        writers.spawn(write(survivor.api(), format!("survivor-{round}"), Arc::clone(&acknowledged)));
+        tokio::time::sleep(Duration::from_millis(200 + round * 37 % 400)).await;
+        killed.kill().await;
+        // What it held open ends with it, and holds up nobody.
+        let begun = Instant::now();
+        survivor.api().post("/api/v1/entries", &entry(&format!("after-{round}"))).await.ok();
+        slowest = slowest.max(begun.elapsed());
+        writers.shutdown().await;
+        all_there(&survivor, &acknowledged).await;
+    }
+    let acknowledged = acknowledged.lock().unwrap().len();
+    println!("{rounds} kills, {acknowledged} entries acknowledged; a write right after took at most {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    assert!(acknowledged as u64 > rounds * 3, "hardly anything was written: {acknowledged}");
+    assert!(survivor.stop().await.success());
+}
+
+fn entry(name: &str) -> Value {
+    json!({ "name": name, "scope": "organization", "remote": { "url": "http://127.0.0.1:9/mcp" } })
+}
+
+/// Saves entries until nobody answers, and notes those of which it was said that they are saved.
+async fn write(api: Api, name: String, acknowledged: Arc<Mutex<BTreeSet<String>>>) {
+    for n in 0.. {
+        let name = format!("{name}-{n}");
+        let Some(answer) = api.try_send(http::Method::POST, "/api/v1/entries", Some(&entry(&name))).await else {
+            return;
+        };
+        assert!((200..300).contains(&answer.status), "{} {}", answer.status, answer.text());
+        acknowledged.lock().unwrap().insert(name);
+    }
+}
+
+async fn all_there(binary: &Running, acknowledged: &Mutex<BTreeSet<String>>) {
+    let mut missing = acknowledged.lock().unwrap().clone();
+    let mut path = "/api/v1/entries?limit=1000".to_owned();
+    loop {
+        let page = binary.api().get(&path).await.ok();
+        for item in page["items"].as_array().unwrap() {
+            missing.remove(item["name"].as_str().unwrap());
+        }
+        let Some(next) = page["nextCursor"].as_str() else { break };
+        path = format!("/api/v1/entries?limit=1000&cursor={next}");
+    }
+    assert!(missing.is_empty(), "{missing:?}");
+}
