@@ -112,19 +112,19 @@ impl Query {
 /// * [`commit`](Self::commit) applies all operations or none, as [`ChangeSet`](crate::feed::ChangeSet) says, and its
 ///   [`StoreRevision`] is greater than that of every commit that became visible before. An empty set returns the present
 ///   revision.
-/// * An operation whose [`Expect`](crate::feed::Expect) does not hold is a [`Conflict`](Error::Conflict) that names the record;
+/// * An operation whose [`Expect`](crate::feed::Expect) does not hold is a [`Conflict`](crate::Error::Conflict) that names the record;
 ///   nothing is changed. A put with [`Expect::Any`](crate::secret::Expect::Any) creates or replaces. Expectations come before
 ///   uniqueness, uniqueness before references: the first that does not hold is the error.
-/// * Unique, else [`AlreadyExists`](Error::AlreadyExists) with the value: an entry's name; an installation's (entry, owner); a
+/// * Unique, else [`AlreadyExists`](crate::Error::AlreadyExists) with the value: an entry's name; an installation's (entry, owner); a
 ///   tool's (entry, raw name); a consumer's slug; an assignment's (consumer, exposed name) and (consumer, tool); a revision's
 ///   (workload, number).
-/// * References must exist, else [`Conflict`](Error::Conflict): an installation's, tool's and assignment's entry, an
+/// * References must exist, else [`Conflict`](crate::Error::Conflict): an installation's, tool's and assignment's entry, an
 ///   assignment's consumer, tool and pinned installation. Removing a record that another one still refers to is a conflict;
 ///   whoever removes it removes or changes the others in the same set. Removing an installation removes no assignment that
 ///   resolves at call time. No other id in a record is checked.
 /// * A record that still holds a secret value ([`FixedValue::Secret`](super::FixedValue::Secret)), which cannot be serialized,
 ///   is refused with an error that does not hold it.
-/// * [`get`](Self::get) of what is not there is [`NotFound`](Error::NotFound); [`find`](Self::find) answers `None`.
+/// * [`get`](Self::get) of what is not there is [`NotFound`](crate::Error::NotFound); [`find`](Self::find) answers `None`.
 /// * [`list`](Self::list) is ordered by id; following the cursors visits each record that is there throughout exactly once.
 /// * [`changes`](Self::changes) delivers at least once, in commit order, whatever process committed; consumers are
 ///   idempotent. It begins with `Resync` when opened with `None` or with a position that is no longer known, or was never this

@@ -100,8 +100,8 @@ impl IdentityQuery {
 ///
 /// # Contract
 /// As [`CatalogStore`](crate::catalog::CatalogStore) in commits, versions, pages and the feed. Unique, else
-/// [`AlreadyExists`](Error::AlreadyExists): a user's address, a team's, role's and provider's name, a provider's issuer, a
-/// token's hash, a client's `client_id`. References must exist, else [`Conflict`](Error::Conflict): a team's members, a
+/// [`AlreadyExists`](crate::Error::AlreadyExists): a user's address, a team's, role's and provider's name, a provider's issuer, a
+/// token's hash, a client's `client_id`. References must exist, else [`Conflict`](crate::Error::Conflict): a team's members, a
 /// token's owner. Removing a user takes it out of every team and removes its tokens; removing a team removes its tokens; both
 /// in the same commit, and the feed names all that was touched. What the same set writes or removes itself is left to the
 /// set: it is judged by its own expectation, and a team or token written so that it still names what the set removes is a
