@@ -35,6 +35,14 @@ pub enum AccessError {
         /// What was configured.
         namespace: String,
     },
+    /// The name of the platform cannot be the value of a label.
+    #[error(
+        "{instance:?} cannot name a platform; use at most 63 letters, digits, '-', '_' and '.', with a letter or digit first and last"
+    )]
+    Instance {
+        /// What was configured.
+        instance: String,
+    },
     /// There is no such kubeconfig file.
     #[error("the kubeconfig {} does not exist; give the path of an existing file", path.display())]
     Missing {
@@ -161,6 +169,9 @@ pub(crate) async fn open(config: &KubernetesConfig) -> Result<Access, AccessErro
     for namespace in std::iter::once(&config.namespace).chain(&config.more_namespaces) {
         check_namespace(namespace)?;
     }
+    if let Some(instance) = config.instance.as_deref().filter(|instance| !is_label_value(instance)) {
+        return Err(AccessError::Instance { instance: instance.to_owned() });
+    }
     let (mut cluster, origin) = match &config.access {
         ClusterAccess::InCluster { server } => (in_cluster(server.as_deref()).await?, None),
         ClusterAccess::Kubeconfig { path, context } => {
@@ -217,6 +228,16 @@ pub(crate) fn is_namespace(text: &str) -> bool {
 
 fn check_namespace(namespace: &str) -> Result<(), AccessError> {
     if is_namespace(namespace) { Ok(()) } else { Err(AccessError::Namespace { namespace: namespace.to_owned() }) }
+}
+
+/// Whether a text may be the value of a label, and is not empty.
+fn is_label_value(text: &str) -> bool {
+    let alphanumeric = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && alphanumeric(bytes.first())
+        && alphanumeric(bytes.last())
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 async fn in_cluster(server: Option<&str>) -> Result<Config, AccessError> {

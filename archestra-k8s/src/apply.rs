@@ -67,7 +67,7 @@ async fn attempt(cluster: &Cluster, namespace: &str, workload: &Workload, desire
     let sent = send(cluster, namespace, workload, desired, kept, replaced).await;
     if observed.is_none() && sent.as_ref().is_err_and(is_refusal) {
         // Nothing half-made stays; what went wrong first is what the caller must know.
-        if let Err(error) = remove::objects(cluster, namespace, id).await {
+        if let Err(error) = remove::half_made(cluster, namespace, id).await {
             tracing::warn!(workload = %id, %error, "what a refused apply had made could not be removed");
         }
     }
@@ -115,6 +115,11 @@ async fn observed(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result
                 ),
             ));
         }
+        if let Some(instance) = cluster.config.instance.as_deref()
+            && !names::is_of_instance(&found.metadata, Some(instance))
+        {
+            return Err(another_platforms(&found, namespace, id, instance));
+        }
         if found.metadata.deletion_timestamp.is_none() {
             return Ok(Some(found));
         }
@@ -124,6 +129,20 @@ async fn observed(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result
         sleep(STEP).await;
         waited += STEP;
     }
+}
+
+fn another_platforms(found: &Deployment, namespace: &str, id: &WorkloadId, instance: &str) -> Error {
+    let key = names::INSTANCE;
+    let theirs = names::instance_of(&found.metadata).map_or_else(|| "none".to_owned(), |theirs| format!("{theirs:?}"));
+    Error::conflict(
+        "Deployment",
+        names::object(id),
+        format!(
+            "another platform owns it: its label {key} is {theirs} and ours {instance:?}; use another namespace, or label \
+             everything with {workload}={id} in the namespace {namespace} {key}={instance} to take it over",
+            workload = names::WORKLOAD,
+        ),
+    )
 }
 
 /// Whether what is there needs no change: the same template, and everything we say about it.
@@ -184,7 +203,7 @@ async fn make_token(cluster: &Cluster, namespace: &str, workload: &Workload) -> 
         metadata: ObjectMeta {
             name: Some(names::bridge_secret(&workload.id)),
             namespace: Some(namespace.to_owned()),
-            labels: Some(names::labels(&workload.id, workload.spec.team.as_ref())),
+            labels: Some(names::labels(&workload.id, workload.spec.team.as_ref(), cluster.config.instance.as_deref())),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
@@ -207,7 +226,7 @@ async fn prune(cluster: &Cluster, namespace: &str, id: &WorkloadId, desired: &De
     if Wiring::of(&desired.deployment.metadata) == Some(Wiring::Bridge) {
         wanted.insert(names::bridge_secret(id));
     }
-    let ours = ListParams::default().labels(&names::select_workload(id));
+    let ours = ListParams::default().labels(&names::select_workload(id, cluster.config.instance.as_deref()));
     cluster
         .delete_all::<Secret>("removing unused Secrets", namespace, &ours, |found| !wanted.contains(&found.name_any()))
         .await?;

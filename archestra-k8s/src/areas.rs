@@ -1,8 +1,8 @@
 //! The namespaces we work in: for each of them what observes it and what reaches its workloads, and one watch over all.
 
-use crate::{config::KubernetesConfig, observe::Observer, reach::Reach};
+use crate::{config::KubernetesConfig, names, observe::Observer, reach::Reach};
 use archestra_core::{
-    Result,
+    Error, Result,
     runtime::{WorkloadEvent, WorkloadId, WorkloadSummary},
 };
 use futures::{
@@ -56,7 +56,9 @@ impl Areas {
         if let Some(area) = known.get(namespace) {
             return Arc::clone(area);
         }
-        let observer = Observer::start(self.client.clone(), namespace.to_owned(), &self.tasks, self.stop.clone());
+        let ours = names::select_ours(self.config.instance.as_deref());
+        let observer =
+            Observer::start(self.client.clone(), namespace.to_owned(), &ours, &self.tasks, self.stop.clone());
         let reach = Reach::new(
             self.client.clone(),
             Arc::clone(&observer),
@@ -91,12 +93,23 @@ impl Areas {
         Ok(None)
     }
 
+    /// Whether new workloads go there.
+    pub(crate) fn is_home(&self, namespace: &str) -> bool {
+        self.config.namespace == namespace
+    }
+
     /// Everything everywhere.
     pub(crate) async fn summaries(&self) -> Result<Vec<WorkloadSummary>> {
         let mut all = Vec::new();
         for area in self.all() {
-            area.observer.synced().await?;
-            all.extend(area.observer.summaries());
+            match area.observer.synced().await {
+                Ok(()) => all.extend(area.observer.summaries()),
+                // A namespace that was left behind must not hold up the one that is used.
+                Err(error @ Error::PermissionDenied { .. }) if !self.is_home(&area.namespace) => {
+                    tracing::warn!(namespace = %area.namespace, %error, "what runs in this namespace is not known");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(all)
     }
@@ -184,6 +197,15 @@ impl Merged {
             Ok(WorkloadEvent::Removed(id)) => {
                 if let Some(state) = state {
                     state.remove(id);
+                }
+            }
+            Err(Error::PermissionDenied { .. }) if !self.areas.is_home(namespace) => {
+                // A namespace that was left behind must not hold up the one that is used.
+                state.get_or_insert_default();
+                if !self.complete && self.states.values().all(Option::is_some) {
+                    self.complete = true;
+                    let all = self.states.values().flatten().flat_map(BTreeMap::values).cloned().collect();
+                    self.ready.push_back(Ok(WorkloadEvent::Snapshot(all)));
                 }
             }
             Ok(WorkloadEvent::ToolsChanged(_)) | Err(_) => {}

@@ -25,6 +25,11 @@ use std::{
 pub struct KubernetesConfig {
     /// Where the cluster is and who we are to it.
     pub access: ClusterAccess,
+    /// Which platform this is, as the value of the label `archestra.dev/instance` on everything that it makes. Replicas of one
+    /// platform share it; platforms that share a namespace must each have one of their own. With one, only objects with that
+    /// label are ours: all others are neither observed nor changed nor removed. `None`: the objects of any platform are ours, so
+    /// that no other may work in the same namespaces.
+    pub instance: Option<String>,
     /// Where workloads go that are not somewhere already.
     pub namespace: String,
     /// Further namespaces that are watched from the start, because workloads were put there earlier. A namespace that a
@@ -32,7 +37,7 @@ pub struct KubernetesConfig {
     pub more_namespaces: BTreeSet<String>,
     /// The pod this platform runs in, whose scheduling workloads inherit. `None`: none is looked for.
     pub own_pod: Option<OwnPod>,
-    /// What this replica is called when it takes a Lease. `None`: a random name for each start.
+    /// What this replica is called when it takes a Lease; something random is added at each start.
     pub replica: Option<String>,
     /// What workloads run on that name no image.
     pub base_image: String,
@@ -72,6 +77,7 @@ impl Default for KubernetesConfig {
     fn default() -> Self {
         Self {
             access: ClusterAccess::InCluster { server: None },
+            instance: None,
             namespace: "default".to_owned(),
             more_namespaces: BTreeSet::new(),
             own_pod: None,
@@ -181,6 +187,9 @@ pub struct OverridePolicy {
     pub service_accounts: BTreeSet<String>,
     /// Pull secrets that deployment YAML may name beside those the workload itself lists.
     pub pull_secrets: BTreeSet<String>,
+    /// Secrets of the workloads' namespace that deployment YAML may read, in variables and in volumes, beside the workload's
+    /// own. None by default. Those of other workloads are refused even if they are named here.
+    pub secrets: BTreeSet<String>,
 }
 
 impl OverridePolicy {
@@ -212,11 +221,17 @@ pub enum Relaxation {
     Unconfined,
     /// A mounted service account token.
     ServiceAccountToken,
+    /// Volumes other than `emptyDir`, `configMap`, `downwardAPI`, `projected` and `secret`: claims, CSI, network storage and
+    /// whatever else the namespace offers. [`Self::HostPath`] is apart from these.
+    Volumes,
+    /// Labels of the pod beside those that the platform sets itself. With such labels a pod may become a backend of somebody
+    /// else's Service, or be let in by somebody else's network policy. Labels of the Deployment are free.
+    Labels,
 }
 
 impl Relaxation {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::HostPath,
         Self::HostNamespaces,
         Self::HostPorts,
@@ -226,6 +241,8 @@ impl Relaxation {
         Self::Root,
         Self::Unconfined,
         Self::ServiceAccountToken,
+        Self::Volumes,
+        Self::Labels,
     ];
 
     /// The word an operator writes.
@@ -241,6 +258,8 @@ impl Relaxation {
             Self::Root => "root",
             Self::Unconfined => "unconfined",
             Self::ServiceAccountToken => "service-account-token",
+            Self::Volumes => "volumes",
+            Self::Labels => "labels",
         }
     }
 }

@@ -60,7 +60,9 @@ pub(crate) async fn collect(cluster: &Cluster, area: &Area, turns: &Turns) -> Re
 /// An evicted or failed pod has been replaced by its ReplicaSet, and stays until somebody deletes it.
 async fn failed_pods(cluster: &Cluster, area: &Area) -> Result<usize> {
     const OPERATION: &str = "removing failed pods";
-    let failed = ListParams::default().labels(&names::select_ours()).fields("status.phase=Failed");
+    let failed = ListParams::default()
+        .labels(&names::select_ours(cluster.config.instance.as_deref()))
+        .fields("status.phase=Failed");
     let mut count = 0;
     for pod in cluster.list::<Pod>(OPERATION, &area.namespace, &failed).await? {
         if pod.metadata.deletion_timestamp.is_none() && old_enough(cluster, &pod.metadata) {
@@ -73,11 +75,13 @@ async fn failed_pods(cluster: &Cluster, area: &Area) -> Result<usize> {
 
 async fn orphans<K: Kind>(cluster: &Cluster, area: &Area, turns: &Turns) -> Result<usize> {
     const OPERATION: &str = "removing objects of removed workloads";
-    let ours = ListParams::default().labels(&names::select_ours());
+    let ours = ListParams::default().labels(&names::select_ours(cluster.config.instance.as_deref()));
     let mut count = 0;
     for found in cluster.list::<K>(OPERATION, &area.namespace, &ours).await? {
         let Some(id) = names::workload_of(&found.metadata) else { continue };
-        if area.observer.place(&id).is_some() || !old_enough(cluster, &found.metadata) {
+        // What locks a pod in goes after it.
+        let lives = area.observer.place(&id).is_some() || !area.observer.pods(&id).is_empty();
+        if lives || !old_enough(cluster, &found.metadata) {
             continue;
         }
         // Nobody here applies it meanwhile, and what a watch has not told yet is asked for.

@@ -82,7 +82,7 @@ impl Context<'_> {
     }
 
     fn labels(&self) -> BTreeMap<String, String> {
-        names::labels(&self.workload.id, self.workload.spec.team.as_ref())
+        names::labels(&self.workload.id, self.workload.spec.team.as_ref(), self.config.instance.as_deref())
     }
 
     fn metadata(&self, name: &str) -> Value {

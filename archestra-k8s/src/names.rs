@@ -13,6 +13,8 @@ pub(crate) const MANAGED_BY_KEY: &str = "app.kubernetes.io/managed-by";
 pub(crate) const MANAGED_BY: &str = "archestra";
 /// The label that names the workload.
 pub(crate) const WORKLOAD: &str = "archestra.dev/workload";
+/// The label that names the platform, for those that have a name.
+pub(crate) const INSTANCE: &str = "archestra.dev/instance";
 /// The label that names the team.
 pub(crate) const TEAM: &str = "archestra.dev/team";
 /// The label, with the value [`YES`], of image pull secrets that may be chosen for workloads.
@@ -133,10 +135,13 @@ pub(crate) fn is_of_workload(name: &str) -> bool {
     id.get(..32).is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)))
 }
 
-/// The labels of everything that belongs to a workload.
-pub(crate) fn labels(id: &WorkloadId, team: Option<&TeamId>) -> BTreeMap<String, String> {
+/// The labels of everything that belongs to a workload of this platform.
+pub(crate) fn labels(id: &WorkloadId, team: Option<&TeamId>, instance: Option<&str>) -> BTreeMap<String, String> {
     let mut labels = selector(id);
     labels.insert(MANAGED_BY_KEY.to_owned(), MANAGED_BY.to_owned());
+    if let Some(instance) = instance {
+        labels.insert(INSTANCE.to_owned(), instance.to_owned());
+    }
     if let Some(team) = team {
         labels.insert(TEAM.to_owned(), team.to_string());
     }
@@ -148,14 +153,29 @@ pub(crate) fn selector(id: &WorkloadId) -> BTreeMap<String, String> {
     BTreeMap::from([(WORKLOAD.to_owned(), id.to_string())])
 }
 
-/// The label selector that finds everything of one workload.
-pub(crate) fn select_workload(id: &WorkloadId) -> String {
-    format!("{MANAGED_BY_KEY}={MANAGED_BY},{WORKLOAD}={id}")
+/// The label selector that finds everything of one workload of this platform.
+pub(crate) fn select_workload(id: &WorkloadId, instance: Option<&str>) -> String {
+    select(&format!("{WORKLOAD}={id}"), instance)
 }
 
-/// The label selector that finds everything of all workloads.
-pub(crate) fn select_ours() -> String {
-    format!("{MANAGED_BY_KEY}={MANAGED_BY},{WORKLOAD}")
+/// The label selector that finds everything of all workloads of this platform.
+pub(crate) fn select_ours(instance: Option<&str>) -> String {
+    select(WORKLOAD, instance)
+}
+
+fn select(workload: &str, instance: Option<&str>) -> String {
+    let instance = instance.map(|instance| format!(",{INSTANCE}={instance}"));
+    format!("{MANAGED_BY_KEY}={MANAGED_BY},{workload}{}", instance.unwrap_or_default())
+}
+
+/// Whether an object that Archestra made was made by this platform. Without a name of its own a platform takes all for its own.
+pub(crate) fn is_of_instance(meta: &ObjectMeta, instance: Option<&str>) -> bool {
+    instance.is_none() || instance_of(meta) == instance
+}
+
+/// The platform that made an object, if it has a name.
+pub(crate) fn instance_of(meta: &ObjectMeta) -> Option<&str> {
+    meta.labels.as_ref()?.get(INSTANCE).map(String::as_str)
 }
 
 /// Whether the Deployment's process is for one session at a time.
@@ -164,7 +184,7 @@ pub(crate) fn is_exclusive(meta: &ObjectMeta) -> bool {
     annotations.is_some_and(|annotations| annotations.get(EXCLUSIVE).is_some_and(|value| value == YES))
 }
 
-/// Whose object this is; nothing for what is not ours.
+/// Which workload's object this is, of whichever platform; nothing for what Archestra did not make.
 pub(crate) fn workload_of(meta: &ObjectMeta) -> Option<WorkloadId> {
     let labels = meta.labels.as_ref()?;
     if labels.get(MANAGED_BY_KEY).is_none_or(|value| value != MANAGED_BY) {

@@ -53,8 +53,14 @@ pub(crate) struct Place {
 }
 
 impl Observer {
-    /// Begins to observe, until `stop`.
-    pub(crate) fn start(client: Client, namespace: String, tasks: &TaskTracker, stop: CancellationToken) -> Arc<Self> {
+    /// Begins to observe what the label selector `ours` finds, until `stop`.
+    pub(crate) fn start(
+        client: Client,
+        namespace: String,
+        ours: &str,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let (words, requests) = mpsc::channel(words::WAITING);
         let observer = Arc::new(Self {
             store: Mutex::new(Store::new(namespace.clone())),
@@ -64,7 +70,7 @@ impl Observer {
             progress: watch::Sender::new(Progress::default()),
             words,
         });
-        watching::start(&observer, &client, tasks, &stop);
+        watching::start(&observer, &client, ours, tasks, &stop);
         tasks.spawn(words::run(Arc::clone(&observer), client, requests, stop));
         observer
     }

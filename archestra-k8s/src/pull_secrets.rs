@@ -24,20 +24,33 @@ pub(crate) async fn pull_secrets(cluster: &Cluster, who: &Scope) -> Result<Vec<P
         ListParams::default().labels(&format!("{}={}", names::PULL_SECRET, names::YES)).fields(&format!("type={TYPE}"));
     let secrets = cluster.api::<Secret>(&cluster.config.namespace);
     let listed = within(cluster.config.call_timeout, "listing pull secrets", secrets.list(&params)).await?;
-    let visible = listed.items.iter().filter(|secret| secret.type_.as_deref() == Some(TYPE) && may_use(who, secret));
-    Ok(visible.map(|secret| PullSecret { name: secret.name_any(), servers: servers(secret) }).collect())
+    let instance = cluster.config.instance.as_deref();
+    let mut visible = listed.items;
+    visible.retain(|secret| {
+        secret.type_.as_deref() == Some(TYPE) && !is_another_platforms(secret, instance) && may_use(who, secret)
+    });
+    Ok(visible.iter().map(|secret| PullSecret { name: secret.name_any(), servers: servers(secret) }).collect())
 }
 
 fn may_use(who: &Scope, secret: &Secret) -> bool {
     let labels = secret.labels();
     let team = labels.get(names::TEAM);
     // One that we made for a personal installation has no team and is nobody else's.
-    let everybodys = team.is_none() && labels.get(names::MANAGED_BY_KEY).is_none_or(|by| by != names::MANAGED_BY);
+    let everybodys = team.is_none() && !is_made(secret);
     match who {
         Scope::Organization => true,
         Scope::Teams(teams) => everybodys || team.is_some_and(|team| teams.iter().any(|own| own.to_string() == *team)),
         Scope::User(_) => everybodys,
     }
+}
+
+/// Whether a platform made it, and not an operator.
+fn is_made(secret: &Secret) -> bool {
+    secret.labels().get(names::MANAGED_BY_KEY).is_some_and(|by| by == names::MANAGED_BY)
+}
+
+fn is_another_platforms(secret: &Secret, instance: Option<&str>) -> bool {
+    is_made(secret) && !names::is_of_instance(&secret.metadata, instance)
 }
 
 fn servers(secret: &Secret) -> Vec<String> {
@@ -71,6 +84,15 @@ mod tests {
         assert_eq!(uses(&Scope::Teams([mine].into())), [true, true, false]);
         assert_eq!(uses(&Scope::Teams([other].into())), [true, false, false]);
         assert_eq!(uses(&Scope::User(UserId::new())), [true, false, false]);
+    }
+
+    #[test]
+    fn what_another_platform_made_is_not_offered() {
+        let operators = secret(&[(names::PULL_SECRET, "true")]);
+        let made = |instance| secret(&[(names::MANAGED_BY_KEY, names::MANAGED_BY), (names::INSTANCE, instance)]);
+        let theirs = [operators, made("one"), made("two")].map(|secret| is_another_platforms(&secret, Some("one")));
+        assert_eq!(theirs, [false, false, true]);
+        assert!(!is_another_platforms(&made("two"), None));
     }
 
     #[test]

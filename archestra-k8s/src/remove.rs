@@ -1,6 +1,6 @@
 //! Removes everything that was made for a workload.
 
-use crate::{cluster::Cluster, names};
+use crate::{areas::Area, cluster::Cluster, names};
 use archestra_core::{Error, Result, runtime::WorkloadId};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -12,13 +12,43 @@ use kube::api::ListParams;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Deletes all objects of the workload in this namespace, by its label. What is gone already is fine.
-pub(crate) async fn objects(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<()> {
-    let ours = ListParams::default().labels(&names::select_workload(id));
+/// Ends the workload in this namespace and deletes all that was made for it. What is gone already is fine.
+pub(crate) async fn everything(cluster: &Cluster, area: &Area, id: &WorkloadId) -> Result<()> {
+    objects(cluster, &area.namespace, id).await?;
+    area.observer.note_removed(id);
+    area.reach.forget(id);
+    if pods_gone(cluster, &area.namespace, id).await? == Pods::Gone {
+        // Not before: whatever still runs stays locked in.
+        network_policy(cluster, &area.namespace, id).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what a refused apply had made, of which nothing has run.
+pub(crate) async fn half_made(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<()> {
+    objects(cluster, namespace, id).await?;
+    network_policy(cluster, namespace, id).await
+}
+
+async fn network_policy(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<()> {
+    let ours = ListParams::default().labels(&names::select_workload(id, cluster.config.instance.as_deref()));
+    cluster.delete_all::<NetworkPolicy>("removing a NetworkPolicy", namespace, &ours, |_| true).await
+}
+
+/// What became of the pods of a removed workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pods {
+    Gone,
+    /// They were told to end, and take their time. Their NetworkPolicy is collected after them.
+    Ending,
+}
+
+/// Deletes all objects of the workload but its NetworkPolicy, by its label.
+async fn objects(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<()> {
+    let ours = ListParams::default().labels(&names::select_workload(id, cluster.config.instance.as_deref()));
     cluster.delete_all::<Deployment>("removing a Deployment", namespace, &ours, |_| true).await?;
     futures::try_join!(
         cluster.delete_all::<Service>("removing a Service", namespace, &ours, |_| true),
-        cluster.delete_all::<NetworkPolicy>("removing a NetworkPolicy", namespace, &ours, |_| true),
         cluster.delete_all::<Secret>("removing Secrets", namespace, &ours, |_| true),
         cluster.delete_all::<Lease>("removing a Lease", namespace, &ours, |_| true),
     )?;
@@ -26,20 +56,20 @@ pub(crate) async fn objects(cluster: &Cluster, namespace: &str, id: &WorkloadId)
 }
 
 /// Waits until the workload's pods are gone. Those that were told to end and take their time are left to it.
-pub(crate) async fn pods_gone(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<()> {
+async fn pods_gone(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<Pods> {
     const OPERATION: &str = "ending the pods of a removed workload";
-    let selected = ListParams::default().labels(&names::select_workload(id));
+    let selected = ListParams::default().labels(&names::select_workload(id, cluster.config.instance.as_deref()));
     let end = Instant::now() + cluster.config.removal_wait;
     let mut pause = Duration::from_millis(100);
     loop {
         let pods = cluster.list::<Pod>(OPERATION, namespace, &selected).await?;
         if pods.is_empty() {
-            return Ok(());
+            return Ok(Pods::Gone);
         }
         if Instant::now() >= end {
             let told = pods.iter().all(|pod| pod.metadata.deletion_timestamp.is_some());
             return if told {
-                Ok(())
+                Ok(Pods::Ending)
             } else {
                 Err(Error::Timeout { operation: OPERATION, after: cluster.config.removal_wait })
             };

@@ -67,7 +67,9 @@ impl KubernetesRuntime {
     /// A runtime on a client that somebody else made, such as one of a fake cluster. What the configuration says about
     /// [access](KubernetesConfig::access) is not used.
     pub async fn with_client(mut config: KubernetesConfig, client: kube::Client) -> Self {
-        config.replica.get_or_insert_with(random_name);
+        // Two replicas of one name would both hold a Lease.
+        let random = random_name();
+        config.replica = Some(config.replica.map_or_else(|| random.clone(), |name| format!("{name}-{random}")));
         let scheduling = scheduling::inherited(&client, config.own_pod.as_ref(), config.call_timeout).await;
         let (config, tasks, stop) = (Arc::new(config), TaskTracker::new(), CancellationToken::new());
         let areas = Areas::new(client.clone(), Arc::clone(&config), tasks.clone(), stop.clone());
@@ -177,13 +179,20 @@ impl Runtime for KubernetesRuntime {
     async fn remove(&self, id: &WorkloadId) -> Result<()> {
         let _turn = self.turns.take(id).await;
         // Everywhere: what an interrupted removal left has no Deployment that would say where it is.
+        let mut outcome = Ok(());
         for area in self.areas.all() {
-            remove::objects(&self.cluster, &area.namespace, id).await?;
-            area.observer.note_removed(id);
-            area.reach.forget(id);
-            remove::pods_gone(&self.cluster, &area.namespace, id).await?;
+            match remove::everything(&self.cluster, &area, id).await {
+                Ok(()) => {}
+                // A namespace that was left behind, and in which it is not known to be.
+                Err(error @ Error::PermissionDenied { .. })
+                    if !self.areas.is_home(&area.namespace) && area.observer.summary(id).is_none() =>
+                {
+                    tracing::warn!(namespace = %area.namespace, %error, "whether anything is left of a workload is not known");
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        Ok(())
+        outcome
     }
 
     async fn connect(&self, id: &WorkloadId) -> Result<Connection> {

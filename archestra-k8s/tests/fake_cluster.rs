@@ -6,6 +6,7 @@ mod fake_cluster {
     mod apply;
     mod faults;
     mod help;
+    mod instances;
     mod pods;
     mod runtime;
     mod streams;

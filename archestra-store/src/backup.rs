@@ -4,7 +4,7 @@ mod tables;
 
 use crate::sql::{
     SqlStore,
-    database::{Database, count, execute, row, rows},
+    database::{Database, column, count, execute, row, rows},
     error::db_error,
 };
 use archestra_core::{Error, Result};
@@ -19,7 +19,8 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead, Write},
 };
-use tables::{TABLES, Table};
+use tables::{INSTANCE, TABLES, Table};
+use uuid::Uuid;
 
 /// The form of the lines. It changes when the columns do.
 const FORMAT: u32 = 1;
@@ -57,7 +58,7 @@ enum Line {
 }
 
 impl SqlStore {
-    /// Writes a backup: all records of the catalog and of the identities, and the database secrets as they are, sealed under the
+    /// Writes a backup: which database it is of, all records of the catalog and of the identities, and the database secrets as they are, sealed under the
     /// key ring, which is not in it. Short-lived state and audit records are left out. It is as of one moment, and nobody waits
     /// for it.
     ///
@@ -81,6 +82,9 @@ impl SqlStore {
 
     /// Restores a backup into this database, which must be empty, whole or not at all.
     ///
+    /// The database takes over [which one it is](Self::instance), so that what runs for the one that the backup is of belongs to
+    /// it from then on. Both must not be in use at once for the same cluster.
+    ///
     /// # Errors
     /// [`Error::Conflict`] when anything is in the database, [`Error::Invalid`] with the line for what is no whole backup of a
     /// form that this version knows, and why the database does not answer.
@@ -93,7 +97,7 @@ impl SqlStore {
             return Err(lines.broken(&reason));
         }
         let tx = db.begin().await?;
-        for table in TABLES {
+        for table in TABLES.iter().filter(|table| table.name != INSTANCE) {
             if rows_in(&tx, table).await? > 0 {
                 return Err(Error::conflict(
                     "database",
@@ -105,10 +109,20 @@ impl SqlStore {
                 ));
             }
         }
+        let own: Option<Uuid> = row(&tx, &Query::delete().from_table(INSTANCE).returning_col("id").take())
+            .await?
+            .map(|own| column(&own, "id"))
+            .transpose()?;
         let counts = all_in(db, &tx, &mut lines).await?;
+        if let Some(own) = own.filter(|_| !counts.0.contains_key(INSTANCE)) {
+            // A backup that is older than this row leaves the database the one it is.
+            let same = Query::insert().into_table(INSTANCE).columns(["id"]).values_panic([Expr::val(own)]).take();
+            execute(&tx, &same).await?;
+        }
         for table in TABLES {
             let there = rows_in(&tx, table).await?;
-            if counts.0.get(table.name) != Some(&there) {
+            let wanted = if table.name == INSTANCE { Some(&1) } else { counts.0.get(table.name) };
+            if wanted != Some(&there) {
                 return Err(lines.broken(&format!("it does not hold as many rows of {} as it says", table.name)));
             }
         }

@@ -2,6 +2,7 @@
 
 mod m20261120_000001_initial;
 mod m20261120_000002_pages;
+mod m20261120_000003_instance;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -11,6 +12,10 @@ pub(crate) struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261120_000001_initial::Initial), Box::new(m20261120_000002_pages::Pages)]
+        vec![
+            Box::new(m20261120_000001_initial::Initial),
+            Box::new(m20261120_000002_pages::Pages),
+            Box::new(m20261120_000003_instance::Instance),
+        ]
     }
 }

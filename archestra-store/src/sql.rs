@@ -18,10 +18,13 @@ mod state;
 
 pub use config::SqlConfig;
 
-use database::Database;
+use archestra_core::Error;
+use database::{Database, column, row};
 use feed::Feed;
+use sea_orm::sea_query::Query;
 use state::Purge;
 use std::sync::Arc;
+use uuid::Uuid;
 
 /// One SQL database. Clones are handles on the same one.
 ///
@@ -59,6 +62,23 @@ impl SqlStore {
     pub async fn close(&self) {
         self.inner.feed.stop().await;
         self.inner.db.close().await;
+    }
+
+    /// What tells this database from all others: made with it, the same for all who open it, and taken over by
+    /// [`restore`](Self::restore).
+    ///
+    /// # Errors
+    /// Why the database does not answer.
+    pub async fn instance(&self) -> archestra_core::Result<Uuid> {
+        let db = self.db();
+        let query = Query::select().column("id").from("instance").take();
+        let found = db.within("reading which database this is", row(&db.reader, &query)).await?;
+        let found = found.ok_or_else(|| Error::Backend {
+            backend: "database",
+            reason: "the row that says which database this is has been removed".to_owned(),
+            source: None,
+        })?;
+        column(&found, "id")
     }
 
     pub(crate) fn db(&self) -> &Database {

@@ -17,6 +17,8 @@ mod connect;
 mod feed;
 #[path = "shared/hammer.rs"]
 mod hammer;
+#[path = "sqlite/instance.rs"]
+mod instance;
 #[path = "sqlite/load.rs"]
 mod load;
 #[path = "sqlite/records.rs"]

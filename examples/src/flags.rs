@@ -52,6 +52,7 @@ const DERIVED: &[(&str, &str)] = &[
     ("workload-limits", "memory=512Mi,ephemeral-storage=1Gi"),
     ("workload-allow", "nothing"),
     ("workload-service-accounts", "none"),
+    ("workload-secrets", "none"),
     ("vault-namespace", "none"),
     ("vault-auth-mount", "the name of the method"),
     ("vault-ca-file", "none"),

@@ -38,6 +38,7 @@ pub(crate) fn decide(
         config.own_pod =
             Some(OwnPod { name: name.to_owned(), namespace: environment.get("POD_NAMESPACE").map(str::to_owned) });
         config.replica = Some(name.to_owned());
+        config.network.gateway_namespace = environment.get("POD_NAMESPACE").map(str::to_owned);
     }
     if let Some(image) = &flags.base_image {
         config.base_image.clone_from(image);
@@ -54,6 +55,7 @@ pub(crate) fn decide(
     }
     config.policy.allow.extend(flags.workload_allow.iter().flatten().copied());
     config.policy.service_accounts.extend(flags.workload_service_accounts.iter().flatten().cloned());
+    config.policy.secrets.extend(flags.workload_secrets.iter().flatten().cloned());
     Ok(config)
 }
 
@@ -110,6 +112,7 @@ pub(crate) async fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use archestra_k8s::Relaxation;
 
     fn path(access: &ClusterAccess) -> Option<&str> {
         match access {
@@ -147,6 +150,20 @@ mod tests {
         let config = decided(&Environment::from([("HOME", "/home/a")]), Where::Outside);
         assert_eq!((path(&config.access), config.namespace.as_str()), (Some("/home/a/.kube/config"), "default"));
         assert!(config.own_pod.is_none());
+    }
+
+    #[test]
+    fn the_flags_say_what_entries_may_do() {
+        let flags = KubernetesFlags {
+            workload_allow: Some(vec![Relaxation::Volumes, Relaxation::Labels]),
+            workload_secrets: Some(vec!["shared".to_owned()]),
+            ..KubernetesFlags::default()
+        };
+        let environment = Environment::from([("HOME", "/home/a")]);
+        let policy = decide(&flags, &environment, Where::Outside).unwrap().policy;
+        assert!(policy.allows(Relaxation::Volumes) && policy.allows(Relaxation::Labels));
+        assert!(!policy.allows(Relaxation::HostPath));
+        assert_eq!(policy.secrets, BTreeSet::from(["shared".to_owned()]));
     }
 
     #[test]

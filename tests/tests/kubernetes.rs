@@ -184,7 +184,7 @@ async fn what_cannot_run_says_why() {
         assert!((400..500).contains(&refused.status) && refused.text().contains(field), "{}", refused.text());
     }
     let preview = json!({ "name": "seen", "selfHosted": hosted(json!({})) });
-    let shown = binary.api().post("/api/v1/entries/preview", &preview).await.ok();
+    let shown = binary.api().post("/api/v1/preview", &preview).await.ok();
     assert!(shown["documents"].to_string().contains("runAsNonRoot: true"), "{shown}");
     assert!(binary.stop().await.success());
     cluster.delete().await;

@@ -43,7 +43,7 @@ pub(crate) fn routes() -> OpenApiRouter<AdminState> {
 }
 
 /// Shows what the runtime would make of an entry, with made-up values for what an installation is asked for.
-#[utoipa::path(post, path = "/entries/preview", tag = "entries", request_body = EntryWrite, responses((status = 200, body = ManifestView)))]
+#[utoipa::path(post, path = "/preview", tag = "entries", request_body = EntryWrite, responses((status = 200, body = ManifestView)))]
 async fn preview_entry(
     State(state): State<AdminState>,
     who: Who,

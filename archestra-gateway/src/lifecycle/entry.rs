@@ -140,6 +140,14 @@ impl Lifecycle {
             ));
         }
         let mut bundle = spec.take_secrets();
+        if !saved_by_admin && bundle.iter().any(|(_, value)| value.external().is_some()) {
+            // Whoever may name any path could read by a server of their own what others keep there.
+            findings.push(Finding::new(
+                "value.vault",
+                "only registry admins may say where a fixed secret of an entry is kept",
+                "ask somebody with `entry:admin`, or let installations be asked for it",
+            ));
+        }
         if findings.is_empty() {
             // A runtime judges only what is right in itself; otherwise it would repeat what was said already.
             findings.extend(self.runtime_findings(&spec));

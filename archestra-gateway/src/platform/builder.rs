@@ -144,6 +144,7 @@ impl PlatformBuilder {
         let dialer = Dialer::new(DialOptions::new(policy, ClientTls::new(&options.extra_roots)?));
         let threads = options.workers.map_or(0, NonZeroUsize::get);
         let client = HttpClient::new(dialer, PoolOptions { threads, ..PoolOptions::default() });
+        let workers = Workers::start(options.workers).await.map_err(BuildError::Threads)?;
         catalog.check().await?;
         identity.check().await?;
         secrets.check().await?;
@@ -217,7 +218,7 @@ impl PlatformBuilder {
             meters,
             audit,
             server_info,
-            workers: Workers::start(options.workers).map_err(BuildError::Threads)?,
+            workers,
             options,
         });
         background.start(&shared, &lifecycle, follower);

@@ -6,8 +6,9 @@ use crate::{
     platform::Shared,
 };
 use axum::{Router, body::Body, extract::ConnectInfo};
+use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
-use http_body_util::Either;
+use http_body_util::{BodyExt as _, Either};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -146,14 +147,11 @@ type Answer = Either<McpBody, Body>;
 
 impl Service {
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
-        let uri = request.uri().clone();
+        let (uri, version) = (request.uri().clone(), request.version());
         if let Some(place) = uri.path().strip_prefix(MCP).filter(|place| is_place(place)) {
-            let version = request.version();
             let answer = self.front.handle(place, Some(self.peer.ip()), request).await;
             if version == Version::HTTP_2 && !answer.body().is_whole() {
-                let shared = self.front.shared();
-                let paced = |body| Paced::new(body, shared.options.write_timeout, &shared.tasks);
-                return Ok(answer.map(|body| Either::Right(Body::new(paced(body)))));
+                return Ok(answer.map(|body| Either::Right(paced(&self.front, body))));
             }
             return Ok(answer.map(Either::Left));
         }
@@ -168,8 +166,20 @@ impl Service {
                 Err(_) => ending(),
             },
         };
+        if version == Version::HTTP_2 {
+            return Ok(routed.map(|body| Either::Right(paced(&self.front, body.map_err(io::Error::other)))));
+        }
         Ok(routed.map(Either::Right))
     }
+}
+
+/// The body, let go of when its client does not read.
+fn paced<B>(front: &Front, body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static,
+{
+    let shared = front.shared();
+    Body::new(Paced::new(body, shared.options.write_timeout, &shared.tasks))
 }
 
 /// What is answered when the runtime at home ends before the answer is made.

@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// Shorter than nearly every deadline, and long for a thread that has nothing to do.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long what blocks may go on at the end.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
@@ -50,22 +53,23 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its reactor could not be made.
-    pub(crate) fn start(count: Option<NonZeroUsize>) -> io::Result<Self> {
+    pub(crate) async fn start(count: Option<NonZeroUsize>) -> io::Result<Self> {
         let stop = CancellationToken::new();
+        // Whatever was started ends again when the rest cannot be.
+        let guard = stop.clone().drop_guard();
         let (mut workers, mut ended) = (Vec::new(), Vec::new());
         for number in 1..=count.map_or(0, NonZeroUsize::get) {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            workers.push(Worker { handle: runtime.handle().clone(), connections: Arc::default() });
-            let (stop, (end, ending)) = (stop.clone(), oneshot::channel::<()>());
-            ended.push(ending);
+            let ((begin, begun), (end, ending)) = (oneshot::channel(), oneshot::channel::<()>());
+            let stop = stop.clone();
             thread::Builder::new().name(format!("archestra-{number}")).spawn(move || {
-                NUMBER.set(number);
-                runtime.block_on(stop.run_until_cancelled_owned(tick()));
-                // Everything that it ran is gone before anybody is told.
-                drop(runtime);
+                run(number, begin, stop);
                 drop(end);
             })?;
+            let handle = begun.await.map_err(io::Error::other)??;
+            workers.push(Worker { handle, connections: Arc::default() });
+            ended.push(ending);
         }
+        guard.disarm();
         Ok(Self(Arc::new(Inner { workers, stop, ended: Mutex::new(ended) })))
     }
 
@@ -97,6 +101,20 @@ impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Workers").field("count", &self.0.workers.len()).finish_non_exhaustive()
     }
+}
+
+/// One thread: its runtime is made and ended here, where blocking is allowed.
+fn run(number: usize, begin: oneshot::Sender<io::Result<runtime::Handle>>, stop: CancellationToken) {
+    NUMBER.set(number);
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(begin.send(Err(error))),
+    };
+    if begin.send(Ok(runtime.handle().clone())).is_ok() {
+        runtime.block_on(stop.run_until_cancelled_owned(tick()));
+    }
+    // A name that is still being resolved must not hold the end up.
+    runtime.shutdown_timeout(LAST_WORK);
 }
 
 /// Keeps a timer that is due soon. A reactor that would sleep longer is woken by a system call for every deadline that a call

@@ -103,6 +103,14 @@ async fn a_namespace_must_be_one() {
 }
 
 #[tokio::test]
+async fn the_name_of_a_platform_must_be_the_value_of_a_label() {
+    for instance in ["", "a b", "-a", "a.", "a,b=c", &"x".repeat(64)] {
+        let config = KubernetesConfig { instance: Some(instance.to_owned()), ..text(KUBECONFIG) };
+        assert!(matches!(refused(&config).await, AccessError::Instance { .. }), "{instance}");
+    }
+}
+
+#[tokio::test]
 async fn outside_a_cluster_there_is_no_service_account() {
     if Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists() {
         return;

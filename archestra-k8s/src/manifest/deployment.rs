@@ -103,7 +103,6 @@ fn container(cx: &Context<'_>, wiring: Wiring) -> Value {
         "env": environment(cx, fill),
         "resources": {"requests": cx.platform.requests, "limits": cx.platform.limits},
         "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
     });
     for (key, texts) in [("command", &spec.command), ("args", &spec.args)] {
         if !texts.is_empty() {

@@ -81,6 +81,12 @@ fn made(spec: WorkloadSpec) -> Desired {
     desired(&workload(spec), &config(), "servers").unwrap()
 }
 
+/// Where entries may give their pods labels.
+fn labelled(spec: WorkloadSpec) -> Desired {
+    let policy = OverridePolicy { allow: [Relaxation::Labels].into(), ..OverridePolicy::default() };
+    desired(&workload(spec), &KubernetesConfig { policy, ..config() }, "servers").unwrap()
+}
+
 fn with_yaml(spec: WorkloadSpec, yaml: &str) -> WorkloadSpec {
     WorkloadSpec { deployment_yaml: Some(yaml.to_owned()), ..spec }
 }
@@ -265,7 +271,7 @@ spec:
       volumes:
       - {name: cache, emptyDir: {}}
 ";
-    assert_snapshot("patch", &made(with_yaml(stdio(), yaml)));
+    assert_snapshot("patch", &labelled(with_yaml(stdio(), yaml)));
 }
 
 #[test]
@@ -292,7 +298,7 @@ spec:
         readinessProbe: {exec: {command: ['true']}}
 status: {replicas: 7}
 ";
-    assert_snapshot("replace", &made(with_yaml(stdio(), yaml)));
+    assert_snapshot("replace", &labelled(with_yaml(stdio(), yaml)));
 }
 
 #[test]
@@ -353,8 +359,9 @@ fn a_command_in_the_override_brings_the_bridge_and_without_one_it_goes() {
 fn policy_opens_what_the_operator_allows() {
     let yaml = "spec: {template: {spec: {
         serviceAccountName: reader, automountServiceAccountToken: true, hostNetwork: true, imagePullSecrets: [{name: other}],
-        volumes: [{name: host, hostPath: {path: /var}}],
-        containers: [{name: mcp-server, securityContext: {privileged: true, runAsUser: 0, runAsNonRoot: false, capabilities: {add: [NET_ADMIN]}}}]}}}";
+        volumes: [{name: host, hostPath: {path: /var}}, {name: data, persistentVolumeClaim: {claimName: data}},
+          {name: keys, secret: {secretName: shared}}],
+        containers: [{name: mcp-server, envFrom: [{secretRef: {name: shared}}], securityContext: {privileged: true, runAsUser: 0, runAsNonRoot: false, capabilities: {add: [NET_ADMIN]}}}]}}}";
     let workload = workload(with_yaml(stdio(), yaml));
     let refused = desired(&workload, &config(), "servers").unwrap_err();
     let Error::Invalid(findings) = refused else { panic!("{refused}") };
@@ -365,6 +372,9 @@ fn policy_opens_what_the_operator_allows() {
         "hostNetwork",
         "imagePullSecrets[0].name",
         "hostPath",
+        "volumes[1].persistentVolumeClaim",
+        "volumes[2].secret.secretName",
+        "envFrom[0].secretRef.name",
         "privileged",
         "runAsUser",
         "runAsNonRoot",
@@ -376,6 +386,7 @@ fn policy_opens_what_the_operator_allows() {
         allow: Relaxation::ALL.into(),
         service_accounts: ["reader".to_owned()].into(),
         pull_secrets: ["other".to_owned()].into(),
+        secrets: ["shared".to_owned()].into(),
     };
     let allowed = desired(&workload, &KubernetesConfig { policy, ..config() }, "servers").unwrap();
     assert_eq!(pod(&allowed)["containers"][0]["securityContext"]["privileged"], true);

@@ -30,7 +30,7 @@ proptest! {
     fn labels_lead_back_to_the_workload_and_fit(number in any::<u128>(), team in any::<u128>()) {
         let id = WorkloadId::of_installation(uuid::<InstallationId>(number));
         let team = uuid::<TeamId>(team);
-        let labels = labels(&id, Some(&team));
+        let labels = labels(&id, Some(&team), Some(&"a".repeat(63)));
         prop_assert!(labels.values().all(|value| value.len() <= 63));
         prop_assert_eq!(labels.get(TEAM), Some(&team.to_string()));
         let meta = ObjectMeta { labels: Some(labels), ..ObjectMeta::default() };
@@ -50,6 +50,23 @@ fn what_only_looks_like_ours_is_not() {
     assert_eq!(workload_of(&meta(&[(WORKLOAD, id.as_str()), (MANAGED_BY_KEY, "Helm")])), None);
     assert_eq!(workload_of(&meta(&[(WORKLOAD, "Not_an_id"), (MANAGED_BY_KEY, MANAGED_BY)])), None);
     assert_eq!(workload_of(&meta(&[(WORKLOAD, id.as_str()), (MANAGED_BY_KEY, MANAGED_BY)])), Some(id));
+}
+
+#[test]
+fn a_platform_with_a_name_takes_only_its_own_and_one_without_takes_all() {
+    let id: WorkloadId = "mcp-a".parse().unwrap();
+    let made_by = |instance| ObjectMeta { labels: Some(labels(&id, None, instance)), ..ObjectMeta::default() };
+    let all = [made_by(Some("one")), made_by(Some("two")), made_by(None)];
+    let taken = |instance| all.each_ref().map(|meta| is_of_instance(meta, instance));
+    assert_eq!(taken(Some("one")), [true, false, false]);
+    assert_eq!(taken(None), [true, true, true]);
+    assert!(all.iter().all(|meta| workload_of(meta).as_ref() == Some(&id)));
+    assert!(!selector(&id).contains_key(INSTANCE), "what finds pods never changes");
+    assert_eq!(select_ours(None), "app.kubernetes.io/managed-by=archestra,archestra.dev/workload");
+    assert_eq!(
+        select_workload(&id, Some("one")),
+        "app.kubernetes.io/managed-by=archestra,archestra.dev/workload=mcp-a,archestra.dev/instance=one"
+    );
 }
 
 #[test]

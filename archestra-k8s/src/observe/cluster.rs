@@ -50,7 +50,7 @@ fn id() -> WorkloadId {
 
 /// A Deployment that runs this in a shell, changed by `change`.
 fn deployment(id: &WorkloadId, revision: u32, script: &str, change: impl FnOnce(&mut Value)) -> Deployment {
-    let labels = names::labels(id, None);
+    let labels = names::labels(id, None, None);
     let mut whole = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": id.as_str(), "labels": labels, "annotations": {
@@ -94,7 +94,8 @@ impl Space {
         let space = serde_json::from_value(json!({"metadata": {"name": namespace}})).unwrap();
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &space).await.unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let observer = Observer::start(client.clone(), namespace.clone(), &tasks, stop.clone());
+        let observer =
+            Observer::start(client.clone(), namespace.clone(), &names::select_ours(None), &tasks, stop.clone());
         observer.synced().await.unwrap();
         Self { client, namespace, observer, tasks, stop }
     }

@@ -43,7 +43,7 @@ fn id(n: usize) -> WorkloadId {
 
 fn deployment(n: usize) -> Deployment {
     serde_json::from_value(json!({
-        "metadata": {"name": id(n).as_str(), "uid": n.to_string(), "labels": names::labels(&id(n), None)},
+        "metadata": {"name": id(n).as_str(), "uid": n.to_string(), "labels": names::labels(&id(n), None, None)},
         "spec": {"replicas": 1, "selector": {}, "template": {}},
     }))
     .expect("a Deployment")

@@ -1,7 +1,6 @@
 //! The watches themselves: one for each kind and namespace, tried again with back-off for as long as the observer lives.
 
 use super::{Observer, store::Tracked, synced::Problem};
-use crate::names;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
@@ -22,9 +21,15 @@ const LIST_LIMIT: Duration = Duration::from_secs(30);
 /// Warnings about pods: what their own status does not tell.
 const POD_WARNINGS: &str = "involvedObject.kind=Pod,type=Warning";
 
-/// Starts all watches of the observer's namespace.
-pub(super) fn start(observer: &Arc<Observer>, client: &Client, tasks: &TaskTracker, stop: &CancellationToken) {
-    let ours = watcher::Config::default().labels(&names::select_ours());
+/// Starts all watches of the observer's namespace, of what the label selector `ours` finds.
+pub(super) fn start(
+    observer: &Arc<Observer>,
+    client: &Client,
+    ours: &str,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let ours = watcher::Config::default().labels(ours);
     let namespace = &observer.namespace;
     tasks.spawn(follow(
         Arc::clone(observer),

@@ -1,13 +1,21 @@
 //! What a Deployment may not ask for unless the operator's policy allows it, and what Kubernetes would refuse of it.
 
+mod volumes;
+
 use super::document::{Path, Step};
 use crate::{
     config::{OverridePolicy, Relaxation},
     manifest::Context,
-    names::{self, CONTAINER, Wiring},
+    names::{self, CONTAINER, MANAGED_BY_KEY, OWN_PREFIX, Wiring},
 };
 use archestra_core::runtime::WorkloadPullSecret;
 use serde_json::Value;
+
+/// The longest that a pod may take to end: whoever drains a node, or removes a workload, waits for it.
+const LONGEST_GRACE_SECONDS: i64 = 300;
+
+/// How long a pod may take to end: of the pod, or of one of its probes.
+const GRACE: &str = "terminationGracePeriodSeconds";
 
 /// A refusal: where, why, and what to do.
 #[derive(Debug)]
@@ -74,7 +82,8 @@ impl Check<'_> {
 
     fn relax(&mut self, what: Relaxation, reason: &str) {
         if !self.policy.allows(what) {
-            let remedy = format!("remove it, or ask the operator to allow `{what}` in the override policy");
+            let remedy =
+                format!("remove it, or ask the operator to allow `{what}` in the override policy (`--workload-allow`)");
             self.refuse(format!("Forbidden: {reason}"), remedy);
         }
     }
@@ -105,6 +114,16 @@ impl Check<'_> {
         if !gateway.is_empty() && gateway.iter().all(|(key, value)| labels[key] == value.as_str()) {
             self.refuse("Forbidden: with these labels the pod would pass for the gateway", "use other labels");
         }
+        // What is ours is put back, or left out, whatever is said of it here.
+        let ours = |key: &str| key == MANAGED_BY_KEY || key.starts_with(OWN_PREFIX);
+        for key in labels.as_object().into_iter().flatten().map(|(key, _)| key).filter(|key| !ours(key)) {
+            self.inside(labels, key, |check, _| {
+                check.relax(
+                    Relaxation::Labels,
+                    "by its labels a pod is found by the Services and the network policies of others",
+                );
+            });
+        }
     }
 
     fn pod(&mut self, pod: &Value) {
@@ -120,6 +139,15 @@ impl Check<'_> {
                 check.refuse(format!("Unsupported value: {policy}: supported values: \"Always\""), "remove it");
             }
         });
+        self.inside(pod, "priorityClassName", |check, class| {
+            if class.as_str().is_some_and(|class| class.starts_with("system-")) {
+                check.refuse(
+                    format!("Forbidden: the priority class {class} is for the cluster's own components"),
+                    "remove it, or name a priority class for workloads",
+                );
+            }
+        });
+        self.inside(pod, GRACE, Self::grace);
         for key in ["serviceAccountName", "serviceAccount"] {
             self.inside(pod, key, Self::service_account);
         }
@@ -167,6 +195,15 @@ impl Check<'_> {
         self.path.pop();
     }
 
+    fn grace(&mut self, seconds: &Value) {
+        if seconds.as_i64().is_some_and(|seconds| seconds > LONGEST_GRACE_SECONDS) {
+            self.refuse(
+                format!("Invalid value: {seconds}: must be less than or equal to {LONGEST_GRACE_SECONDS}"),
+                format!("use {LONGEST_GRACE_SECONDS} or less"),
+            );
+        }
+    }
+
     fn service_account(&mut self, account: &Value) {
         let Some(name) = account.as_str() else { return };
         let own = self.cx.workload.spec.service_account.as_deref() == Some(name);
@@ -175,7 +212,7 @@ impl Check<'_> {
             let reason = format!("Forbidden: workloads may not run as the service account {name:?}");
             self.refuse(
                 reason,
-                "remove it, or ask the operator to add it to the service accounts of the override policy",
+                "remove it, or ask the operator to add it to the service accounts of the override policy (`--workload-service-accounts`)",
             );
         }
     }
@@ -193,50 +230,6 @@ impl Check<'_> {
         }
     }
 
-    fn volume(&mut self, volume: &Value) {
-        if names::VOLUMES.iter().any(|name| volume["name"] == *name) {
-            // Whatever it says, ours is put in its place.
-            return;
-        }
-        self.inside(volume, "hostPath", |check, _| {
-            check.relax(Relaxation::HostPath, "hostPath volumes are not allowed")
-        });
-        self.inside(volume, "secret", |check, secret| check.inside(secret, "secretName", Self::foreign_secret));
-        self.inside(volume, "projected", |check, projected| {
-            check.each(projected, "sources", |check, source| {
-                check.inside(source, "secret", |check, secret| check.inside(secret, "name", Self::foreign_secret));
-                check.inside(source, "serviceAccountToken", |check, _| {
-                    check.relax(Relaxation::ServiceAccountToken, "a service account token");
-                });
-            });
-        });
-        for (kind, reference) in [
-            ("csi", "nodePublishSecretRef"),
-            ("flexVolume", "secretRef"),
-            ("cephfs", "secretRef"),
-            ("iscsi", "secretRef"),
-            ("rbd", "secretRef"),
-            ("scaleIO", "secretRef"),
-            ("storageos", "secretRef"),
-        ] {
-            self.inside(volume, kind, |check, volume| {
-                check.inside(volume, reference, |check, secret| check.inside(secret, "name", Self::foreign_secret));
-            });
-        }
-        self.inside(volume, "azureFile", |check, file| check.inside(file, "secretName", Self::foreign_secret));
-    }
-
-    /// A Secret of another workload, or one of ours that no container reads, is nobody's to mount.
-    fn foreign_secret(&mut self, name: &Value) {
-        let Some(name) = name.as_str() else { return };
-        if name != names::object(&self.cx.workload.id) && names::is_of_workload(name) {
-            self.refuse(
-                format!("Forbidden: the secret {name:?} belongs to another workload, or to the platform"),
-                "remove it",
-            );
-        }
-    }
-
     fn container(&mut self, container: &Value) {
         let name = container["name"].as_str().unwrap_or_default().to_owned();
         if container["image"].as_str().is_none_or(|image| image.trim().is_empty()) {
@@ -247,7 +240,10 @@ impl Check<'_> {
         }
         self.inside(container, "securityContext", Self::security);
         for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-            self.inside(container, probe, Self::handler);
+            self.inside(container, probe, |check, probe| {
+                check.handler(probe);
+                check.inside(probe, GRACE, Self::grace);
+            });
         }
         self.inside(container, "lifecycle", |check, lifecycle| {
             for hook in ["postStart", "preStop"] {
@@ -262,13 +258,10 @@ impl Check<'_> {
             });
         });
         self.each(container, "env", |check, variable| {
-            check.inside(variable, "valueFrom", |check, source| {
-                check
-                    .inside(source, "secretKeyRef", |check, secret| check.inside(secret, "name", Self::foreign_secret));
-            });
+            check.inside(variable, "valueFrom", |check, source| check.secret_in(source, "secretKeyRef"));
         });
         self.each(container, "envFrom", |check, source| {
-            check.inside(source, "secretRef", |check, secret| check.inside(secret, "name", Self::foreign_secret));
+            check.secret_in(source, "secretRef");
         });
     }
 

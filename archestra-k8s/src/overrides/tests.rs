@@ -127,6 +127,20 @@ fn what_nobody_may_ask_for_is_refused_with_its_line() {
         (pod("volumes: [{name: v, hostPath: {path: /}}]"), ["line 4", "hostPath"]),
         (pod("volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]"), ["line 4", "token"]),
         (pod("volumes: [{name: v, secret: {secretName: mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607}}]"), ["line 4", "another workload"]),
+        (pod("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]"), ["line 4", "allow `volumes`"]),
+        (pod("volumes: [{name: v, ephemeral: {}}]"), ["line 4", "volumes[0].ephemeral"]),
+        (pod("volumes: [{name: v, csi: {driver: d, nodePublishSecretRef: {name: s}}}]"), ["line 4", "csi.nodePublishSecretRef.name"]),
+        (pod("volumes: [{name: v, csi: {driver: d}}]"), ["line 4", "csi volumes"]),
+        (pod("volumes: [{name: v, nfs: {server: s, path: /}}]"), ["line 4", "--workload-allow"]),
+        (pod("volumes: [{name: v, gitRepo: {repository: r}}]"), ["line 4", "gitRepo"]),
+        (pod("volumes: [{name: v, flexVolume: {driver: d}}]"), ["line 4", "flexVolume"]),
+        (pod("priorityClassName: system-node-critical"), ["line 4", "system-node-critical"]),
+        (pod("terminationGracePeriodSeconds: 301"), ["line 4", "equal to 300"]),
+        (container("livenessProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: 3600}"), ["line 6", "equal to 300"]),
+        (
+            "spec:\n  template:\n    metadata:\n      labels:\n        app: postgres\n".to_owned(),
+            ["line 5: spec.template.metadata.labels.app", "allow `labels`"],
+        ),
         (pod("securityContext: {runAsUser: 0}"), ["line 4", "root"]),
         (pod("securityContext: {runAsNonRoot: null}"), ["line 4", "runAsNonRoot"]),
         (pod("securityContext: {seccompProfile: {type: Unconfined}}"), ["line 4", "unconfined"]),
@@ -192,14 +206,61 @@ fn secrets_stay_wired_and_references_that_lead_nowhere_go() {
 spec: {template: {spec: {containers: [{name: mcp-server, env: [
   {name: KEY, value: overridden},
   {name: GONE, valueFrom: {secretKeyRef: {name: '${archestra.secret_name}', key: GONE}}},
-  {name: OTHER, valueFrom: {secretKeyRef: {name: operators-own, key: k}}}]}]}}}
+  {name: OTHER, valueFrom: {configMapKeyRef: {name: operators-own, key: k}}}]}]}}}
 ");
     let env = pod["containers"][0]["env"].as_array().unwrap();
     let of = |name: &str| env.iter().find(|one| one["name"] == name);
     assert_eq!(of("KEY").unwrap()["valueFrom"]["secretKeyRef"]["key"], "KEY");
     assert_eq!(of("KEY").unwrap()["value"], Value::Null);
     assert_eq!(of("GONE"), None);
-    assert_eq!(of("OTHER").unwrap()["valueFrom"]["secretKeyRef"]["name"], "operators-own");
+    assert_eq!(of("OTHER").unwrap()["valueFrom"]["configMapKeyRef"]["name"], "operators-own");
+}
+
+#[test]
+fn secrets_are_read_where_the_operator_names_them() {
+    let another = "mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607";
+    let yamls = |name: &str| {
+        let pod = |text: &str| format!("spec:\n  template:\n    spec:\n      {text}\n");
+        [
+            pod(&format!(
+                "containers: [{{name: mcp-server, env: [{{name: X, valueFrom: {{secretKeyRef: {{name: {name}, key: k}}}}}}]}}]"
+            )),
+            pod(&format!("containers: [{{name: mcp-server, envFrom: [{{secretRef: {{name: {name}}}}}]}}]")),
+            pod(&format!("initContainers: [{{name: i, image: x, envFrom: [{{secretRef: {{name: {name}}}}}]}}]")),
+            pod(&format!("volumes: [{{name: v, secret: {{secretName: {name}}}}}]")),
+            pod(&format!("volumes: [{{name: v, projected: {{sources: [{{secret: {{name: {name}}}}}]}}}}]")),
+        ]
+    };
+    let mut config = KubernetesConfig::default();
+    config.policy.secrets.extend(["operators-own".to_owned(), another.to_owned()]);
+    for yaml in yamls("operators-own") {
+        assert_refused(&yaml, &["line 4", "\"operators-own\" is not this workload's", "--workload-secrets"]);
+        assert_eq!(validate::findings(&spec(&yaml), &config), [], "{yaml}");
+    }
+    for yaml in yamls(another) {
+        assert_refused(&yaml, &["line 4", "another workload"]);
+        assert!(!validate::findings(&spec(&yaml), &config).is_empty(), "{yaml}");
+    }
+    for yaml in yamls("'${archestra.secret_name}'") {
+        assert_eq!(findings(&yaml), [""; 0], "{yaml}");
+    }
+}
+
+#[test]
+fn volumes_labels_and_graces_that_harm_nobody_are_taken() {
+    let pod = pod("
+metadata: {labels: {cost-center: '42'}}
+spec: {template: {metadata: {labels: {app.kubernetes.io/managed-by: me, archestra.dev/workload: other}}, spec: {
+  priorityClassName: low, terminationGracePeriodSeconds: 300,
+  containers: [{name: mcp-server, livenessProbe: {exec: {command: [check]}, terminationGracePeriodSeconds: 300}}],
+  volumes: [{name: a, emptyDir: {}}, {name: b, configMap: {name: c}}, {name: c, downwardAPI: {items: []}},
+    {name: d, projected: {sources: [{configMap: {name: c}}, {downwardAPI: {items: []}}]}}]}}}
+");
+    assert_eq!(
+        pod["volumes"].as_array().unwrap().iter().filter(|one| one["name"].as_str().unwrap().len() == 1).count(),
+        4
+    );
+    assert_eq!(pod["terminationGracePeriodSeconds"], 300);
 }
 
 #[test]

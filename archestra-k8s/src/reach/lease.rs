@@ -67,13 +67,10 @@ pub(super) async fn take<'a>(shared: &'a Shared, link: &Link, seen: &Sighting) -
     let began = Instant::now();
     let found = within_opt(limit, "reading a Lease", api.get(&name)).await.map_err(NoLease::Failed)?;
     let us = identity(shared);
+    let labels = names::labels(&link.id, None, shared.config.instance.as_deref());
     let outcome = match found {
         None => {
-            let metadata = ObjectMeta {
-                name: Some(name.clone()),
-                labels: Some(names::labels(&link.id, None)),
-                ..ObjectMeta::default()
-            };
+            let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() };
             let lease = Lease { metadata, spec: Some(spec(us, None)) };
             within(limit, "creating a Lease", api.create(&params(), &lease)).await
         }
@@ -84,6 +81,7 @@ pub(super) async fn take<'a>(shared: &'a Shared, link: &Link, seen: &Sighting) -
                 return Err(NoLease::Held(holder.to_owned()));
             }
             lease.spec = Some(spec(us, lease.spec.as_ref()));
+            lease.metadata.labels.get_or_insert_default().extend(labels);
             within(limit, "taking a Lease", api.replace(&name, &params(), &lease)).await
         }
     };

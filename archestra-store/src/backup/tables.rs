@@ -36,8 +36,12 @@ macro_rules! record {
     };
 }
 
+/// The table of the one row that every database has from the beginning, and that a restored one takes over.
+pub(super) const INSTANCE: &str = "instance";
+
 /// Every table but those of what is short-lived, of what has happened, and of the replicas that run.
 pub(super) static TABLES: &[Table] = &[
+    Table { name: INSTANCE, columns: &[("id", Cell::Id)], key: &["id"] },
     record!("entries", "name": Text, "search": Text),
     record!("installations", "entry": Id, "owner_kind": Text, "owner_id": Text),
     record!("tools", "entry": Id, "name": Text),

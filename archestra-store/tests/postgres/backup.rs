@@ -55,6 +55,7 @@ async fn a_backup_goes_to_the_other_kind_of_database_and_back() {
     second.restore(&mut made.as_bytes()).await.unwrap();
     let there = backup(&second).await;
     assert_eq!(rows(&there), rows(&made));
+    assert_eq!(second.instance().await.unwrap(), first.instance().await.unwrap());
     let stored = SqlSecrets::new(&second, ring).get(&reference).await.unwrap();
     assert_eq!(stored.bundle, fixtures::bundle(&[("token", "t0k")]));
     assert!(second.restore(&mut made.as_bytes()).await.unwrap_err().to_string().contains("empty database"));

@@ -23,12 +23,15 @@ pub(crate) struct KubernetesFlags {
     #[arg(long, value_name = "LIST", value_parser = quantities)]
     pub(crate) workload_limits: Option<Quantities>,
     /// What entries may relax of the way pods are locked down: host-path, host-namespaces, host-ports, privileged,
-    /// privilege-escalation, capabilities, root, unconfined, service-account-token
+    /// privilege-escalation, capabilities, root, unconfined, service-account-token, volumes, labels
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = relaxation)]
     pub(crate) workload_allow: Option<Vec<Relaxation>>,
     /// The service accounts that entries may name
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) workload_service_accounts: Option<Vec<String>>,
+    /// The Secrets of the namespace that the deployment YAML of entries may read
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) workload_secrets: Option<Vec<String>>,
 }
 
 /// Amounts of resources by their names.
@@ -46,6 +49,7 @@ impl KubernetesFlags {
             workload_limits: self.workload_limits.or(other.workload_limits),
             workload_allow: self.workload_allow.or(other.workload_allow),
             workload_service_accounts: self.workload_service_accounts.or(other.workload_service_accounts),
+            workload_secrets: self.workload_secrets.or(other.workload_secrets),
         }
     }
 }

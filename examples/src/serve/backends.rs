@@ -77,7 +77,8 @@ impl Backends {
         let supplied = config.secrets.open(&secrets).await?;
         let runtime = match config.runtime {
             RuntimeKind::Kubernetes => {
-                let settings = config.kubernetes.clone().expect("it is decided with the runtime");
+                let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
+                settings.instance = Some(platform_id(&store).await?);
                 Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
             }
             RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),
@@ -174,6 +175,12 @@ fn replica(database: &Database, address: SocketAddr) -> String {
             format!("{} {address} {}", host.trim(), Uuid::now_v7().simple())
         }
     }
+}
+
+/// What tells the platform on this database, with all its replicas, from those on other databases.
+async fn platform_id(store: &SqlStore) -> Result<String, Failure> {
+    let id = store.instance().await.map_err(|error| Failure::because("the database", &error))?;
+    Ok(id.simple().to_string())
 }
 
 /// The namespaces that workloads were put into.

@@ -30,7 +30,7 @@ fn every_route_is_in_it() {
         "get put delete /entries/{entry}",
         "get /entries/{entry}/tools",
         "get /entries/{entry}/fields",
-        "post /entries/preview",
+        "post /preview",
         "get /pull-secrets",
         "get post /installations",
         "get delete /installations/{installation}",

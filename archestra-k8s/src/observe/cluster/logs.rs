@@ -21,8 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 async fn logs_are_followed_over_crashes_and_other_pods() {
     let space = Space::new().await;
     let id = id();
-    let script =
-        "echo up; i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo line $i >&2; sleep 0.2; done; echo bye; exit 9";
+    let script = "echo up; sleep 0.5; i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo line $i >&2; sleep 0.2; done; echo bye; exit 9";
     space.apply(deployment(&id, 1, script, |_| {})).await;
     let mut lines = space.logs(&id, options(None, true)).await;
     let seen = read_until(&mut lines, "line 5").await;
@@ -141,7 +140,8 @@ async fn a_cut_connection_loses_nothing() {
     config.tls_server_name.get_or_insert(host);
     let client = Client::try_from(config).unwrap();
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let observer = Observer::start(client.clone(), space.namespace.clone(), &tasks, stop.clone());
+    let observer =
+        Observer::start(client.clone(), space.namespace.clone(), &names::select_ours(None), &tasks, stop.clone());
     observer.synced().await.unwrap();
     let mut watch = observer.watch();
     watch.next().await.unwrap().unwrap();

@@ -188,7 +188,8 @@ async fn a_namespace_that_may_not_be_watched_is_an_error_at_once() {
     let space = Space::new().await;
     let config = config(Some("system:serviceaccount:nowhere:nobody")).await;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let observer = Observer::start(Client::try_from(config).unwrap(), space.namespace.clone(), &tasks, stop.clone());
+    let (client, ours) = (Client::try_from(config).unwrap(), crate::names::select_ours(None));
+    let observer = Observer::start(client, space.namespace.clone(), &ours, &tasks, stop.clone());
     let error = observer.synced().await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, archestra_core::Error::PermissionDenied { .. }), "{text}");

@@ -110,9 +110,7 @@ impl Inner {
     async fn stored(&self, reference: &SecretRef) -> Result<(Vec<(String, ExternalRef)>, SecretVersion)> {
         let stored = self.references.get(reference).await?;
         let parsed = stored.bundle.iter().map(|(key, value)| {
-            let text = value.expose().strip_prefix(MARK);
-            let parsed = text.and_then(|text| text.parse::<ExternalRef>().ok());
-            parsed.map(|parsed| (key.to_owned(), parsed)).ok_or_else(|| Error::Backend {
+            parsed(value).map(|parsed| (key.to_owned(), parsed)).ok_or_else(|| Error::Backend {
                 backend: BACKEND,
                 reason: format!(
                     "{key} of secret {reference} was stored as a value, before secrets were read from Vault: give where it is there"
@@ -127,7 +125,9 @@ impl Inner {
     async fn resolve(&self, wanted: &[(String, ExternalRef)]) -> Result<Vec<Result<SecretValue, Dead>>> {
         let found = self.read_all(wanted.iter().map(|(_, reference)| reference.path()).collect()).await?;
         let value = |reference: &ExternalRef| {
-            let found = found.get(reference.path()).cloned().flatten().ok_or(Dead::Path)?;
+            // What was stored under another prefix is not ours any more.
+            let found = found.get(reference.path()).cloned().flatten().filter(|_| self.is_ours(reference));
+            let found = found.ok_or(Dead::Path)?;
             match found.fields.get(reference.key()) {
                 Some(Field::Text(value)) => Ok(value.clone()),
                 Some(Field::Number(_) | Field::Other) => Err(Dead::Kind),
@@ -138,6 +138,11 @@ impl Inner {
     }
 }
 
+/// Where a value is, as the other store has it.
+fn parsed(value: &SecretValue) -> Option<ExternalRef> {
+    value.expose().strip_prefix(MARK)?.parse().ok()
+}
+
 #[async_trait]
 impl SecretStore for VaultReadOnly {
     fn accepts(&self) -> Accepts {
@@ -145,9 +150,13 @@ impl SecretStore for VaultReadOnly {
     }
 
     async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
-        let (stored, version) = self.inner.stored(reference).await?;
-        let bundle = stored.into_iter().map(|(key, at)| (key, SecretValue::kept_at(at))).collect();
-        Ok(StoredBundle { bundle, version })
+        // What was stored as a value, before secrets were read from Vault, is left out: it has to be given anew.
+        let stored = self.inner.references.get(reference).await?;
+        let bundle = stored
+            .bundle
+            .iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), SecretValue::kept_at(parsed(value)?))));
+        Ok(StoredBundle { bundle: bundle.collect(), version: stored.version })
     }
 
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
