@@ -14,7 +14,7 @@ use crate::{
     lifecycle::Lifecycle,
     mcp::front::{Front, HostPolicy, InFlight, Sessions},
     observe::{AuditWriter, Meters},
-    route::{Freshness, Routes},
+    route::{Committed, Freshness, Routes},
     server::{self, Workers},
     upstream::Upstreams,
 };
@@ -40,11 +40,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// How long calls that are ended may take to say so upstream and to the audit log.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How long the answer to a change waits until calls are routed by it. A slower store is followed all the same.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// What the parts of a platform share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) catalog: Arc<dyn CatalogStore>,
+    pub(crate) committed: Arc<Committed>,
     pub(crate) identity: Arc<dyn IdentityStore>,
     pub(crate) secrets: Arc<dyn SecretStore>,
     pub(crate) state: Arc<dyn StateStore>,
@@ -73,6 +77,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Waits until calls are routed by everything that was committed through this platform, but not for long.
+    pub(crate) async fn settled(&self) {
+        let newest = self.committed.newest();
+        drop(tokio::time::timeout(SETTLE, self.routes.reached(Some(newest))).await);
+    }
+
     /// When everything under way must have ended, however many parts wait for it.
     pub(crate) fn drain_deadline(&self) -> Instant {
         *self.drained_by.get_or_init(|| Instant::now() + self.options.drain_timeout)

@@ -1,5 +1,6 @@
 //! What a call is routed by: an immutable snapshot of the catalog, built once per change and read without a lock.
 
+mod committed;
 mod follow;
 mod freshness;
 mod list;
@@ -8,6 +9,7 @@ mod mirror;
 mod tests;
 mod tool;
 
+pub(crate) use committed::Committed;
 pub(crate) use follow::{Follower, Routes};
 pub(crate) use freshness::{Freshness, Source};
 pub(crate) use list::ToolList;

@@ -6,7 +6,7 @@ use crate::{
     lifecycle::{Lifecycle, LifecycleParts},
     mcp::front::{HostPolicy, InFlight, Sessions},
     observe::{AuditWriter, Meters},
-    route::{Follower, Freshness, RouteParts, Routes},
+    route::{Committed, Follower, Freshness, RouteParts, Routes},
     server::Workers,
     upstream::{
         UpstreamOptions, UpstreamParts, Upstreams,
@@ -149,6 +149,8 @@ impl PlatformBuilder {
         identity.check().await?;
         secrets.check().await?;
         state.check().await?;
+        let committed = Arc::new(Committed::new(catalog));
+        let catalog: Arc<dyn CatalogStore> = Arc::<Committed>::clone(&committed);
 
         let upstreams = Upstreams::new(UpstreamParts {
             client,
@@ -207,6 +209,7 @@ impl PlatformBuilder {
             drained_by: OnceLock::new(),
             kill: CancellationToken::new(),
             catalog,
+            committed,
             identity,
             secrets,
             state,

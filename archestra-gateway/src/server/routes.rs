@@ -105,7 +105,12 @@ async fn enter(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
                 let authenticator = Arc::clone(&authenticator);
                 Box::pin(async move { authenticator.principal(credential).await.ok() })
             }));
-            return next.run(request).await;
+            let changes = !request.method().is_safe();
+            let response = next.run(request).await;
+            if changes {
+                shared.settled().await;
+            }
+            return response;
         }
         Err(AuthError::Missing) => {
             let mut response = next.run(request).await;
