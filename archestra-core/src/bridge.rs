@@ -24,8 +24,10 @@
 //! containers then restarts this one, with its own back-off. When the bridge is told to end by SIGTERM or SIGINT, it takes no
 //! more connections, lets what is under way finish, and ends the server's process group.
 
+mod carry;
 pub mod client;
 mod frames;
+pub mod peer;
 mod protocol;
 mod serve;
 mod socket;

@@ -36,6 +36,11 @@ pub struct AuditRecord {
     pub details: BTreeMap<String, String>,
 }
 
+impl AuditRecord {
+    /// The action of a call, of which there are far more than of all others.
+    pub const CALL: &str = "tools/call";
+}
+
 /// Who did something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -18,7 +18,10 @@ pub use workload::{
     WorkloadSpec, WorkloadTransport,
 };
 
-use crate::{Finding, Result, catalog::Scope};
+use crate::{
+    Finding, Result,
+    catalog::{EnvVar, Scope},
+};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, fmt};
@@ -53,6 +56,17 @@ pub struct PullSecret {
     pub servers: Vec<String>,
 }
 
+/// How often a runtime has asked what it stands on for one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestCount {
+    /// What was asked: `get`, `list`, `watch`, `patch`.
+    pub verb: &'static str,
+    /// For what: `deployments`, `pods/log`.
+    pub resource: String,
+    /// How often so far.
+    pub count: u64,
+}
+
 /// Runs workloads: desired state in, observed state out.
 ///
 /// # Contract
@@ -71,6 +85,8 @@ pub struct PullSecret {
 /// * [`connect`](Self::connect) may be called any number of times and concurrently; connections are independent, and dropping
 ///   one ends what it had under way. It fails with [`Unavailable`](crate::Error::Unavailable) and the reason when the
 ///   workload is not ready; it does not wait longer than the workload's own negotiation takes.
+/// * What somebody else has changed or removed of that which `apply` made is told in [`WorkloadSummary::drift`], by runtimes
+///   that can see it, and is put back when whoever owns the desired state applies it again.
 /// * Secret values appear in no log line that the platform writes, no status, no manifest and no argument vector.
 #[async_trait]
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
@@ -85,6 +101,16 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// What is wrong with a workload, when its entry is saved or installed. No I/O.
     fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding>;
+
+    /// The deployment YAML of an entry whose variables were `before` and are `after`, without what it says of those whose
+    /// definition changed or went. No I/O.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::Error::Invalid) when that cannot be taken out of the document, with where it is.
+    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
+        _ = (before, after);
+        Ok(yaml.to_owned())
+    }
 
     /// What [`apply`](Self::apply) would do, with secret values redacted.
     async fn render(&self, workload: &Workload) -> Result<Manifest>;
@@ -115,6 +141,11 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// Everything that exists and is ours.
     async fn list(&self) -> Result<Vec<WorkloadSummary>>;
+
+    /// How often it has asked what it stands on so far, for the metrics. The counts only grow. No I/O.
+    fn requests(&self) -> Vec<RequestCount> {
+        Vec::new()
+    }
 
     /// Ends what must not outlive us, and waits for it.
     async fn shutdown(&self);

@@ -28,6 +28,7 @@ mod operate;
 mod options;
 mod reconciler;
 mod reinstall;
+mod restore;
 mod revise;
 mod secrets;
 mod tools;

@@ -3,6 +3,7 @@
 mod audit;
 mod call;
 mod metrics;
+mod requests;
 
 pub(crate) use audit::Slot;
 pub use audit::{AuditWriter, Overflow};

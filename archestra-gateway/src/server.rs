@@ -1,6 +1,7 @@
 //! The listeners: routes, the accept loop, limits and graceful drain.
 
 mod accept;
+mod held;
 mod pace;
 mod pages;
 mod routes;

@@ -2,14 +2,20 @@
 
 use crate::{
     cluster::{Cluster, Write},
+    compat,
     error::{BACKEND, is_refusal, within},
-    manifest::{self, Desired},
+    manifest::{
+        self, Desired,
+        intact::{self, Marked as _},
+    },
     names::{self, Wiring},
-    remove, replace,
+    observe::Part,
+    remove, replace, restart,
 };
 use archestra_core::{
     Error, Result,
     runtime::{Applied, Workload, WorkloadId},
+    secret::SecretValue,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use k8s_openapi::{
@@ -35,14 +41,22 @@ pub(crate) struct Outcome {
     pub(crate) applied: Applied,
     /// The Deployment as it is now.
     pub(crate) deployment: Deployment,
+    /// What else was applied.
+    pub(crate) parts: Vec<Part>,
 }
 
-/// Applies a workload in a namespace.
-pub(crate) async fn apply(cluster: &Cluster, namespace: &str, workload: &Workload) -> Result<Outcome> {
+/// Applies a workload in a namespace. A bridge's token that is missing is made anew as it is known to be.
+pub(crate) async fn apply(
+    cluster: &Cluster,
+    namespace: &str,
+    workload: &Workload,
+    token: Option<&SecretValue>,
+) -> Result<Outcome> {
     let desired = manifest::desired(workload, &cluster.config, namespace)?;
+    let task = Task { cluster, namespace, workload, token };
     let mut tries = 1;
     loop {
-        let error = match Box::pin(attempt(cluster, namespace, workload, &desired)).await {
+        let error = match Box::pin(attempt(&task, &desired)).await {
             Err(error @ (Error::Conflict { .. } | Error::AlreadyExists { .. })) if tries < TRIES => error,
             outcome => return outcome,
         };
@@ -52,48 +66,73 @@ pub(crate) async fn apply(cluster: &Cluster, namespace: &str, workload: &Workloa
     }
 }
 
-async fn attempt(cluster: &Cluster, namespace: &str, workload: &Workload, desired: &Desired) -> Result<Outcome> {
+/// What is to be applied where.
+#[derive(Debug, Clone, Copy)]
+struct Task<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+    workload: &'a Workload,
+    /// The token that the workload's bridge was known to have.
+    token: Option<&'a SecretValue>,
+}
+
+/// What is done about the Deployment.
+#[derive(Debug)]
+enum Step<'a> {
+    /// Nothing.
+    Keep(&'a Deployment),
+    /// It is applied, and this is the mark by which a later change is seen.
+    Apply(Option<String>),
+    /// Its template cannot be applied over what is there, and is replaced first.
+    Replace(&'a Deployment),
+}
+
+async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
+    let Task { cluster, namespace, workload, .. } = *task;
     let id = &workload.id;
     let observed = observed(cluster, namespace, id).await?;
-    let kept = observed.as_ref().filter(|observed| fits(observed, &desired.deployment));
-    let replaced = match &observed {
-        _ if kept.is_some() => None,
-        Some(observed) => check_change(cluster, namespace, observed, &desired.deployment).await?,
-        None => {
-            cluster.put("checking a Deployment", namespace, &desired.deployment, Write::DryRun).await?;
-            None
-        }
+    let desired = match &observed {
+        Some(observed) => &manifest::desired_beside(desired.clone(), observed, workload, &cluster.config, namespace)?,
+        None => desired,
     };
-    let sent = send(cluster, namespace, workload, desired, kept, replaced).await;
+    let step = match &observed {
+        Some(observed) if fits(observed, &desired.deployment) => Step::Keep(observed),
+        observed => check(task, observed.as_ref(), &desired.deployment).await?,
+    };
+    let sent = send(task, desired, &step).await;
     if observed.is_none() && sent.as_ref().is_err_and(is_refusal) {
         // Nothing half-made stays; what went wrong first is what the caller must know.
         if let Err(error) = remove::half_made(cluster, namespace, id).await {
             tracing::warn!(workload = %id, %error, "what a refused apply had made could not be removed");
         }
     }
-    let deployment = sent?;
+    let Sent { mut deployment, parts, token } = sent?;
     if observed.is_some() {
         prune(cluster, namespace, id, desired).await?;
     }
-    let rolled = observed.is_none_or(|observed| !same(&observed, &desired.deployment, names::OBJECTS_HASH));
-    let applied = Applied { revision: workload.revision, changed: rolled, namespace: Some(namespace.to_owned()) };
-    Ok(Outcome { applied, deployment })
+    let changed = observed.as_ref().is_none_or(|observed| {
+        !same(observed, &desired.deployment, names::OBJECTS_HASH)
+            || compat::deployment_spec(observed) != compat::deployment_spec(&deployment)
+    });
+    let bridged = observed.as_ref().is_some_and(|observed| Wiring::of(&observed.metadata) == Some(Wiring::Bridge));
+    if token == Token::New && bridged {
+        tracing::info!(workload = %id, "its bridge is started anew, because the token that it has was lost");
+        deployment = restart::restart(cluster, namespace, id).await?;
+    }
+    let applied = Applied { revision: workload.revision, changed, namespace: Some(namespace.to_owned()) };
+    Ok(Outcome { applied, deployment, parts })
 }
 
-/// Asks whether the change will be accepted, and returns what has to be replaced first because it cannot be applied.
-async fn check_change<'a>(
-    cluster: &Cluster,
-    namespace: &str,
-    observed: &'a Deployment,
-    desired: &Deployment,
-) -> Result<Option<&'a Deployment>> {
-    match cluster.put("checking a Deployment", namespace, desired, Write::DryRun).await {
-        Ok(_) => Ok(None),
-        Err(error) if is_refusal(&error) => {
+/// Asks whether the change will be accepted, and what it takes.
+async fn check<'a>(task: &Task<'_>, observed: Option<&'a Deployment>, desired: &Deployment) -> Result<Step<'a>> {
+    let Task { cluster, namespace, .. } = *task;
+    match (cluster.put("checking a Deployment", namespace, desired, Write::DryRun).await, observed) {
+        (Ok(checked), _) => Ok(Step::Apply(checked.found())),
+        (Err(error), Some(observed)) if is_refusal(&error) => {
             replace::template(cluster, namespace, observed, desired, Write::DryRun).await?;
-            Ok(Some(observed))
+            Ok(Step::Replace(observed))
         }
-        Err(error) => Err(error),
+        (Err(error), _) => Err(error),
     }
 }
 
@@ -145,60 +184,93 @@ fn another_platforms(found: &Deployment, namespace: &str, id: &WorkloadId, insta
     )
 }
 
-/// Whether what is there needs no change: the same template, and everything we say about it.
+/// Whether what is there needs no change: nobody has changed it, and it bears everything we say about it.
 fn fits(observed: &Deployment, desired: &Deployment) -> bool {
     let said = |there: &Deployment, wanted: &Deployment| {
         wanted.annotations().iter().all(|(key, value)| there.annotations().get(key) == Some(value))
             && wanted.labels().iter().all(|(key, value)| there.labels().get(key) == Some(value))
     };
     // An annotation of ours that is wanted no more is a change too.
-    let more = observed
-        .annotations()
-        .keys()
-        .any(|key| key.starts_with(names::OWN_PREFIX) && !desired.annotations().contains_key(key));
-    said(observed, desired) && !more
+    let more = observed.annotations().keys().any(|key| {
+        key.starts_with(names::OWN_PREFIX) && key != names::APPLIED && !desired.annotations().contains_key(key)
+    });
+    said(observed, desired) && !more && intact::is_surely_intact(observed)
 }
 
 fn same(observed: &Deployment, desired: &Deployment, annotation: &str) -> bool {
     observed.annotations().get(annotation) == desired.annotations().get(annotation)
 }
 
-async fn send(
-    cluster: &Cluster,
-    namespace: &str,
-    workload: &Workload,
-    desired: &Desired,
-    kept: Option<&Deployment>,
-    replaced: Option<&Deployment>,
-) -> Result<Deployment> {
+/// What was sent.
+#[derive(Debug)]
+struct Sent {
+    deployment: Deployment,
+    parts: Vec<Part>,
+    token: Token,
+}
+
+/// What became of the token of a bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    /// It is the one that there was, or there is none.
+    Kept,
+    /// It is another one.
+    New,
+}
+
+async fn send(task: &Task<'_>, desired: &Desired, step: &Step<'_>) -> Result<Sent> {
+    let Task { cluster, namespace, .. } = *task;
+    let mut parts = Vec::new();
     for secret in desired.secret.iter().chain(&desired.pull_secrets) {
-        cluster.put("applying a Secret", namespace, secret, Write::ForGood).await?;
+        let secret = cluster.put("applying a Secret", namespace, secret, Write::ForGood).await?;
+        parts.extend(Part::of_secret(&secret.metadata));
     }
-    if Wiring::of(&desired.deployment.metadata) == Some(Wiring::Bridge) {
-        make_token(cluster, namespace, workload).await?;
+    let mut token = Token::Kept;
+    if Wiring::of(&desired.deployment.metadata) == Some(Wiring::Bridge)
+        && let Some((made, secret)) = make_token(task).await?
+    {
+        parts.extend(Part::of_secret(&secret.metadata));
+        token = made;
     }
-    cluster.put("applying a NetworkPolicy", namespace, &desired.network_policy, Write::ForGood).await?;
+    let policy = cluster.put("applying a NetworkPolicy", namespace, &desired.network_policy, Write::ForGood).await?;
+    parts.extend(Part::of_network_policy(&policy));
     if let Some(service) = &desired.service {
-        cluster.put("applying a Service", namespace, service, Write::ForGood).await?;
+        let service = cluster.put("applying a Service", namespace, service, Write::ForGood).await?;
+        parts.extend(Part::of_service(&service));
     }
-    if let Some(kept) = kept {
-        return Ok(kept.clone());
+    let mark = match step {
+        Step::Keep(kept) => return Ok(Sent { deployment: (*kept).clone(), parts, token }),
+        Step::Apply(mark) => mark.clone(),
+        Step::Replace(observed) => {
+            replace::template(cluster, namespace, observed, &desired.deployment, Write::ForGood).await?;
+            None
+        }
+    };
+    let mut applied = put(cluster, namespace, &desired.deployment, mark).await?;
+    if !intact::is_surely_intact(&applied) {
+        // It could not be told before: once more, which changes nothing but the mark.
+        applied = put(cluster, namespace, &desired.deployment, applied.found()).await?;
     }
-    if let Some(replaced) = replaced {
-        replace::template(cluster, namespace, replaced, &desired.deployment, Write::ForGood).await?;
+    let deployment = replace::give_back(cluster, namespace, applied).await?;
+    Ok(Sent { deployment, parts, token })
+}
+
+/// Applies the Deployment with its mark.
+async fn put(cluster: &Cluster, namespace: &str, deployment: &Deployment, mark: Option<String>) -> Result<Deployment> {
+    let mut deployment = deployment.clone();
+    if let Some(mark) = mark {
+        deployment.metadata.annotations.get_or_insert_default().insert(names::APPLIED.to_owned(), mark);
     }
-    let applied = cluster.put("applying a Deployment", namespace, &desired.deployment, Write::ForGood).await?;
-    replace::give_back(cluster, namespace, applied).await
+    cluster.put("applying a Deployment", namespace, &deployment, Write::ForGood).await
 }
 
 /// The Secret with the bridge's token is made once and then kept, so that applying again rolls nothing.
-async fn make_token(cluster: &Cluster, namespace: &str, workload: &Workload) -> Result<()> {
-    let mut bytes = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Backend {
-        backend: BACKEND,
-        reason: "the system gives no random numbers for the bridge's token".to_owned(),
-        source: None,
-    })?;
+async fn make_token(task: &Task<'_>) -> Result<Option<(Token, Secret)>> {
+    let Task { cluster, namespace, workload, token } = *task;
+    let (token, outcome) = match token {
+        Some(token) => (token.expose().to_owned(), Token::Kept),
+        None => (new_token()?, Token::New),
+    };
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(names::bridge_secret(&workload.id)),
@@ -207,16 +279,27 @@ async fn make_token(cluster: &Cluster, namespace: &str, workload: &Workload) -> 
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
-        data: Some([(names::TOKEN_KEY.to_owned(), ByteString(URL_SAFE_NO_PAD.encode(bytes).into_bytes()))].into()),
+        data: Some([(names::TOKEN_KEY.to_owned(), ByteString(token.into_bytes()))].into()),
         ..Secret::default()
     };
     let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
     let secrets = cluster.api::<Secret>(namespace);
     let made = within(cluster.config.call_timeout, "making a bridge's token", secrets.create(&params, &secret)).await;
     match made {
-        Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
+        Ok(made) => Ok(Some((outcome, made))),
+        Err(Error::AlreadyExists { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn new_token() -> Result<String> {
+    let mut bytes = [0_u8; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Backend {
+        backend: BACKEND,
+        reason: "the system gives no random numbers for the bridge's token".to_owned(),
+        source: None,
+    })?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Removes what an earlier revision had and this one has not.

@@ -1,11 +1,16 @@
 //! How the Kubernetes runtime is configured. The library reads no environment: whoever embeds it fills this in.
 
-use archestra_core::{runtime::stdio::MultiplexerOptions, secret::SecretValue};
+use crate::peers::Peers;
+use archestra_core::{
+    runtime::stdio::MultiplexerOptions,
+    secret::{Derived, SecretValue},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -39,6 +44,9 @@ pub struct KubernetesConfig {
     pub own_pod: Option<OwnPod>,
     /// What this replica is called when it takes a Lease; something random is added at each start.
     pub replica: Option<String>,
+    /// Where the other replicas reach this one. `None`: a process that is attached to is called by the one replica that has its
+    /// stream, and the others say which one that is.
+    pub peers: Option<Peers>,
     /// What workloads run on that name no image.
     pub base_image: String,
     /// Where the bridge comes from that serves a stdio server on a port.
@@ -51,6 +59,10 @@ pub struct KubernetesConfig {
     pub limits: BTreeMap<String, String>,
     /// The user that containers run as when their entry says nothing.
     pub run_as_user: i64,
+    /// The keys for [`Digests`](archestra_core::secret::Purpose::Digests). What tells whether secret values have changed stands
+    /// in annotations, which more people may read than Secrets: without a key they can try out what a value may be. The same on
+    /// every replica; a key that is new rolls nothing.
+    pub digest_keys: Option<Arc<Derived>>,
     /// What entries may relax of the way pods are locked down.
     pub policy: OverridePolicy,
     /// Who reaches workloads, and what they reach.
@@ -82,12 +94,14 @@ impl Default for KubernetesConfig {
             more_namespaces: BTreeSet::new(),
             own_pod: None,
             replica: None,
+            peers: None,
             base_image: concat!("ghcr.io/archestra-rs/mcp-base:", env!("CARGO_PKG_VERSION")).to_owned(),
             bridge_image: concat!("ghcr.io/archestra-rs/archestra-bridge:", env!("CARGO_PKG_VERSION")).to_owned(),
             image_pull_policy: None,
             requests: quantities(&[("cpu", "50m"), ("memory", "128Mi"), ("ephemeral-storage", "256Mi")]),
             limits: quantities(&[("memory", "512Mi"), ("ephemeral-storage", "1Gi")]),
             run_as_user: 65532,
+            digest_keys: None,
             policy: OverridePolicy::default(),
             network: NetworkConfig::default(),
             reach: ReachMode::default(),

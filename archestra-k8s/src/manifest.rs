@@ -4,11 +4,13 @@ mod defaults;
 mod deployment;
 mod digest;
 mod escape;
+pub(crate) mod intact;
 mod network;
 mod render;
 mod secrets;
 mod wiring;
 
+pub(crate) use digest::Key;
 pub(crate) use escape::escape;
 
 use crate::{
@@ -51,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a KubernetesConfig,
     pub(crate) platform: Platform,
     pub(crate) namespace: &'a str,
+    /// What digests over secret values are made with.
+    pub(crate) key: Key<'a>,
 }
 
 impl Context<'_> {
@@ -119,8 +123,46 @@ pub(crate) fn desired(workload: &Workload, config: &KubernetesConfig, namespace:
     if !findings.is_empty() {
         return Err(Error::Invalid(findings));
     }
+    with_key(workload, config, namespace, new_key(config))
+}
+
+/// The same as it is already there: digests that were made under an older key of the platform, or under none, are kept, so that
+/// another key alone changes nothing.
+pub(crate) fn desired_beside(
+    desired: Desired,
+    observed: &Deployment,
+    workload: &Workload,
+    config: &KubernetesConfig,
+    namespace: &str,
+) -> Result<Desired> {
+    let fits = |desired: &Desired, annotation| {
+        let of = |deployment: &Deployment| deployment.metadata.annotations.as_ref()?.get(annotation).cloned();
+        of(&desired.deployment) == of(observed)
+    };
+    let mut same_template = fits(&desired, TEMPLATE_HASH).then(|| desired.clone());
+    if fits(&desired, OBJECTS_HASH) || (desired.secret.is_none() && desired.pull_secrets.is_empty()) {
+        return Ok(desired);
+    }
+    for key in Key::all(config.digest_keys.as_deref()).skip(1) {
+        let older = with_key(workload, config, namespace, key)?;
+        if fits(&older, OBJECTS_HASH) {
+            return Ok(older);
+        }
+        if same_template.is_none() && fits(&older, TEMPLATE_HASH) {
+            same_template = Some(older);
+        }
+    }
+    Ok(same_template.unwrap_or(desired))
+}
+
+/// What digests are made with from now on.
+pub(crate) fn new_key(config: &KubernetesConfig) -> Key<'_> {
+    Key::all(config.digest_keys.as_deref()).next().unwrap_or(Key::None)
+}
+
+fn with_key(workload: &Workload, config: &KubernetesConfig, namespace: &str, key: Key<'_>) -> Result<Desired> {
     let platform = Platform::stored(&workload.spec.platform, config)?;
-    compute(&Context { workload, config, platform, namespace })
+    compute(&Context { workload, config, platform, namespace, key })
 }
 
 /// What is to be there, for a specification that has no findings of its own.
@@ -128,16 +170,19 @@ pub(crate) fn compute(cx: &Context<'_>) -> Result<Desired> {
     let values = secrets::values(cx)?;
     let (mut deployment, wiring) = deployment(cx)?;
     wiring::stamp(&mut deployment, cx, wiring, &values);
-    let service: Option<Service> = network::service(cx, wiring).map(typed).transpose()?;
-    let network_policy: NetworkPolicy = typed(network::policy(cx, wiring))?;
-    let secret = secrets::secret(cx, &values);
-    let pull_secrets = secrets::pull_secrets(cx)?;
+    let mut service: Option<Service> = network::service(cx, wiring).map(typed).transpose()?;
+    let mut network_policy: NetworkPolicy = typed(network::policy(cx, wiring))?;
+    let mut secret = secrets::secret(cx, &values);
+    let mut pull_secrets = secrets::pull_secrets(cx)?;
     // Through the types first, so that what is digested is what is sent.
     let mut deployment = untyped(&typed::<Deployment>(deployment)?);
     let template = digest::of_json(&deployment["spec"]);
     deployment["metadata"]["annotations"][TEMPLATE_HASH] = template.into();
     let objects = json!([stable(&deployment), service, secret, pull_secrets, network_policy, cx.workload.id]);
-    deployment["metadata"]["annotations"][OBJECTS_HASH] = digest::of_json(&objects).into();
+    deployment["metadata"]["annotations"][OBJECTS_HASH] = digest::of_secret_json(cx.key, &objects).into();
+    intact::mark(&mut network_policy);
+    service.iter_mut().for_each(intact::mark);
+    secret.iter_mut().chain(&mut pull_secrets).for_each(intact::mark);
     Ok(Desired { deployment: typed(deployment)?, service, secret, pull_secrets, network_policy })
 }
 

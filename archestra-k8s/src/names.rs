@@ -36,10 +36,15 @@ pub(crate) const EXCLUSIVE: &str = "archestra.dev/exclusive";
 pub(crate) const NAME: &str = "archestra.dev/name";
 /// The annotation of a Deployment with the digest of everything that is applied with it.
 pub(crate) const OBJECTS_HASH: &str = "archestra.dev/objects-hash";
+/// The annotation of everything that is applied with what tells whether it still is as it was applied.
+pub(crate) const APPLIED: &str = "archestra.dev/applied";
 /// The annotation of a pod template with the digest of the secret values that its containers read.
 pub(crate) const SECRETS_HASH: &str = "archestra.dev/secrets-hash";
 /// The annotation of a pod template with when somebody asked for a restart.
 pub(crate) const RESTARTED_AT: &str = "archestra.dev/restarted-at";
+
+/// The annotation of a Lease with the address where its holder listens for other replicas.
+pub(crate) const PEER: &str = "archestra.dev/peer";
 
 /// What all our label and annotation keys begin with.
 pub(crate) const OWN_PREFIX: &str = "archestra.dev/";

@@ -2,11 +2,14 @@
 
 mod derive;
 mod feed;
+mod parts;
 mod store;
 mod synced;
 pub(crate) mod view;
 mod watching;
 mod words;
+
+pub(crate) use parts::Part;
 
 use crate::names::Wiring;
 use archestra_core::{
@@ -121,8 +124,8 @@ impl Observer {
     }
 
     /// What was applied a moment ago is known from now on.
-    pub(crate) fn note_applied(&self, deployment: Deployment) {
-        self.change(|store| store.note_applied(deployment));
+    pub(crate) fn note_applied(&self, deployment: Deployment, parts: Vec<Part>) {
+        self.change(|store| store.note_applied(deployment, parts));
     }
 
     /// What was removed a moment ago is gone from now on.

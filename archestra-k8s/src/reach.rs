@@ -6,9 +6,9 @@
 //! the bridge's token, so on a machine whose own networks overlap the cluster's, `PortForward` is the mode to use.
 //!
 //! A process without a bridge is attached to. One stream belongs to one replica of the platform, the holder of the Lease
-//! `<workload>-attach`, and is multiplexed there. Another replica answers [`Unavailable`](archestra_core::Error::Unavailable)
-//! and names the holder: passing such calls on to it takes the gateway's listener for its peers, which this version of it does
-//! not have.
+//! `<workload>-attach`, and is multiplexed there. The other replicas connect to that one, at the address that the Lease bears,
+//! and are served from its multiplexer. Where replicas do not listen for each other, they answer
+//! [`Unavailable`](archestra_core::Error::Unavailable) and name the holder.
 
 mod attach;
 mod bridge;
@@ -16,7 +16,9 @@ mod forward;
 mod http;
 mod lease;
 mod link;
+mod peer;
 mod route;
+mod ws;
 
 use crate::{
     config::KubernetesConfig,
@@ -26,7 +28,8 @@ use crate::{
 };
 use archestra_core::{
     Error, Result,
-    runtime::{Connection, Phase, WorkloadId},
+    runtime::{Connection, Phase, WorkloadId, stdio::Multiplexer},
+    secret::SecretValue,
 };
 use link::{Link, ReadyPod};
 use std::{
@@ -54,7 +57,7 @@ pub(in crate::reach) struct Shared {
     stop: CancellationToken,
     links: Mutex<HashMap<WorkloadId, Arc<Link>>>,
     /// The way that worked where others do not lead anywhere.
-    preferred: Mutex<Option<route::Way>>,
+    preferred: Mutex<Option<route::Known>>,
 }
 
 impl fmt::Debug for Shared {
@@ -99,6 +102,21 @@ impl Reach {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// The stream that this replica is attached to, for other replicas.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn held(&self, id: &WorkloadId) -> Result<Arc<Multiplexer>, String> {
+        let link = lock(&self.0.links).get(id).map(Arc::clone);
+        link.ok_or_else(|| "this replica is not attached to it".to_owned()).and_then(|link| attach::held(&link))
+    }
+
+    /// The token of the workload's bridge, if it was needed before.
+    pub(crate) fn known_token(&self, id: &WorkloadId) -> Option<SecretValue> {
+        let link = lock(&self.0.links).get(id).map(Arc::clone);
+        link?.known_token()
     }
 
     /// The workload was removed: its connections end.

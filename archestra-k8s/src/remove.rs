@@ -10,14 +10,17 @@ use k8s_openapi::api::{
 };
 use kube::api::ListParams;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// How long what a watch tells of pods is relied on before the API server is asked.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Ends the workload in this namespace and deletes all that was made for it. What is gone already is fine.
 pub(crate) async fn everything(cluster: &Cluster, area: &Area, id: &WorkloadId) -> Result<()> {
     objects(cluster, &area.namespace, id).await?;
     area.observer.note_removed(id);
     area.reach.forget(id);
-    if pods_gone(cluster, &area.namespace, id).await? == Pods::Gone {
+    if pods_gone(cluster, area, id).await? == Pods::Gone {
         // Not before: whatever still runs stays locked in.
         network_policy(cluster, &area.namespace, id).await?;
     }
@@ -56,13 +59,22 @@ async fn objects(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<
 }
 
 /// Waits until the workload's pods are gone. Those that were told to end and take their time are left to it.
-async fn pods_gone(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> Result<Pods> {
+///
+/// The watch tells when to look, and the API server whether they are gone: a watch may be behind.
+async fn pods_gone(cluster: &Cluster, area: &Area, id: &WorkloadId) -> Result<Pods> {
     const OPERATION: &str = "ending the pods of a removed workload";
     let selected = ListParams::default().labels(&names::select_workload(id, cluster.config.instance.as_deref()));
     let end = Instant::now() + cluster.config.removal_wait;
     let mut pause = Duration::from_millis(100);
     loop {
-        let pods = cluster.list::<Pod>(OPERATION, namespace, &selected).await?;
+        let look = (Instant::now() + LOOK).min(end);
+        let mut changed = area.observer.changed();
+        while !area.observer.pods(id).is_empty() {
+            if !matches!(timeout_at(look, changed.changed()).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+        let pods = cluster.list::<Pod>(OPERATION, &area.namespace, &selected).await?;
         if pods.is_empty() {
             return Ok(Pods::Gone);
         }

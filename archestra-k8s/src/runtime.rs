@@ -6,18 +6,20 @@ use crate::{
     areas::{Area, Areas},
     cluster::Cluster,
     config::KubernetesConfig,
-    gc, logs, manifest,
+    gc, logs, manifest, overrides,
     platform::Platform,
-    pull_secrets, remove, restart, scheduling,
+    pull_secrets, remove,
+    requests::Requests,
+    restart, scheduling,
     turns::Turns,
     validate,
 };
 use archestra_core::{
     Error, Finding, Result,
-    catalog::Scope,
+    catalog::{EnvVar, Scope},
     runtime::{
-        Applied, Connection, LogLine, LogOptions, Manifest, PullSecret, Runtime, RuntimeCapabilities, Workload,
-        WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary, scheduling::Scheduling,
+        Applied, Connection, LogLine, LogOptions, Manifest, PullSecret, RequestCount, Runtime, RuntimeCapabilities,
+        Workload, WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary, scheduling::Scheduling,
     },
 };
 use async_trait::async_trait;
@@ -37,6 +39,7 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct KubernetesRuntime {
     cluster: Cluster,
+    requests: Requests,
     scheduling: Scheduling,
     areas: Arc<Areas>,
     turns: Arc<Turns>,
@@ -70,6 +73,8 @@ impl KubernetesRuntime {
         // Two replicas of one name would both hold a Lease.
         let random = random_name();
         config.replica = Some(config.replica.map_or_else(|| random.clone(), |name| format!("{name}-{random}")));
+        let requests = Requests::default();
+        let client = requests.counted(client);
         let scheduling = scheduling::inherited(&client, config.own_pod.as_ref(), config.call_timeout).await;
         let (config, tasks, stop) = (Arc::new(config), TaskTracker::new(), CancellationToken::new());
         let areas = Areas::new(client.clone(), Arc::clone(&config), tasks.clone(), stop.clone());
@@ -77,9 +82,12 @@ impl KubernetesRuntime {
         for namespace in std::iter::once(&config.namespace).chain(&config.more_namespaces) {
             areas.get(namespace);
         }
+        if let (Some(peers), Some(holder)) = (config.peers.clone(), config.replica.clone()) {
+            drop(tasks.spawn(peers.serve(holder, Arc::clone(&areas), tasks.clone(), stop.clone())));
+        }
         let cluster = Cluster { client, config };
         drop(tasks.spawn(gc::run(cluster.clone(), Arc::clone(&areas), Arc::clone(&turns), stop.clone())));
-        Self { cluster, scheduling, areas, turns, tasks, stop }
+        Self { cluster, requests, scheduling, areas, turns, tasks, stop }
     }
 
     async fn area(&self, id: &WorkloadId) -> Result<Arc<Area>> {
@@ -136,6 +144,10 @@ impl Runtime for KubernetesRuntime {
         validate::findings(workload, &self.cluster.config)
     }
 
+    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
+        overrides::sync_env(yaml, before, after)
+    }
+
     async fn render(&self, workload: &Workload) -> Result<Manifest> {
         let namespace = self.home(&workload.spec)?;
         Ok(manifest::desired(workload, &self.cluster.config, &namespace)?.redacted())
@@ -149,8 +161,9 @@ impl Runtime for KubernetesRuntime {
         let area = self.areas.get(&self.home(&workload.spec)?);
         area.observer.synced().await?;
         let _turn = self.turns.take(&workload.id).await;
-        let outcome = Box::pin(apply::apply(&self.cluster, &area.namespace, workload)).await?;
-        area.observer.note_applied(outcome.deployment);
+        let token = area.reach.known_token(&workload.id);
+        let outcome = Box::pin(apply::apply(&self.cluster, &area.namespace, workload, token.as_ref())).await?;
+        area.observer.note_applied(outcome.deployment, outcome.parts);
         Ok(outcome.applied)
     }
 
@@ -172,7 +185,7 @@ impl Runtime for KubernetesRuntime {
         let area = self.area(id).await?;
         let _turn = self.turns.take(id).await;
         let deployment = restart::restart(&self.cluster, &area.namespace, id).await?;
-        area.observer.note_applied(deployment);
+        area.observer.note_applied(deployment, Vec::new());
         Ok(())
     }
 
@@ -205,6 +218,10 @@ impl Runtime for KubernetesRuntime {
 
     async fn list(&self) -> Result<Vec<WorkloadSummary>> {
         self.areas.summaries().await
+    }
+
+    fn requests(&self) -> Vec<RequestCount> {
+        self.requests.counts()
     }
 
     async fn shutdown(&self) {

@@ -34,7 +34,7 @@
 //!
 //! // What was applied is in the cluster ...
 //! let deployment: Deployment = cluster.get("default", workload.id.as_str()).unwrap();
-//! assert_eq!(deployment.metadata.generation, Some(1));
+//! assert_eq!(deployment.spec.unwrap().replicas, Some(1));
 //!
 //! // ... comes to run, and answers over the same protocol as in a real one.
 //! while runtime.status(&workload.id).await.unwrap().phase != Phase::Running {

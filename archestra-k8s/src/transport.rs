@@ -12,8 +12,11 @@ use kube::{
 use std::time::Duration;
 use tower::{BoxError, ServiceBuilder, ServiceExt as _};
 
-/// How long a silent connection is left alone before it is asked whether it lives.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a silent connection is left alone before it is asked whether it lives, how often, and how often in vain: a watch
+/// over a connection that nobody told it is dead must not go on for long.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
 
 /// A client for the cluster of this configuration.
 ///
@@ -28,6 +31,8 @@ pub(crate) fn client(config: Config) -> kube::Result<Client> {
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    connector.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
     connector.set_connect_timeout(config.connect_timeout);
     let connector = config.rustls_https_connector_with_connector(connector)?;
     let http = HttpClient::builder(TokioExecutor::new()).build::<_, Body>(connector);

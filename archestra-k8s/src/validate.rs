@@ -45,8 +45,10 @@ pub fn findings(spec: &WorkloadSpec, config: &KubernetesConfig) -> Vec<Finding> 
         secrets: sample_secrets(spec),
     };
     let namespace = spec.namespace.as_deref().unwrap_or(&config.namespace);
-    let computed = Platform::stored(&spec.platform, config)
-        .and_then(|platform| manifest::compute(&Context { workload: &workload, config, platform, namespace }));
+    let computed = Platform::stored(&spec.platform, config).and_then(|platform| {
+        let key = manifest::new_key(config);
+        manifest::compute(&Context { workload: &workload, config, platform, namespace, key })
+    });
     match computed {
         Ok(_) => Vec::new(),
         Err(Error::Invalid(findings)) => findings,

@@ -4,9 +4,11 @@
 mod fake_cluster {
     mod api;
     mod apply;
+    mod drift;
     mod faults;
     mod help;
     mod instances;
+    mod peers;
     mod pods;
     mod runtime;
     mod streams;
@@ -28,7 +30,7 @@ archestra_core::runtime_conformance!(port_forward, over_the_bridge(ReachMode::Po
 archestra_core::runtime_conformance!(attach, attached());
 
 /// How long a workload may take on a busy machine. Nothing waits for so long.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 fn echo() -> ScriptedServer {
     ScriptedServer::new("echo")

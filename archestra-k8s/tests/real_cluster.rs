@@ -7,8 +7,10 @@
 mod real_cluster {
     mod access;
     mod adoption;
+    mod drift;
     mod leftovers;
     mod objects;
+    mod peers;
     mod permissions;
     mod reach;
     mod refusals;

@@ -5,7 +5,7 @@ mod tables;
 use crate::sql::{
     SqlStore,
     database::{Database, column, count, execute, row, rows},
-    error::db_error,
+    error::{db_error, unreadable},
 };
 use archestra_core::{Error, Result};
 use chrono::{DateTime, Utc};
@@ -146,23 +146,31 @@ async fn table_out<W: Write + Send>(
     out: &mut W,
 ) -> Result<u64> {
     let mut written = 0;
+    let mut after: Option<Vec<Expr>> = None;
     loop {
         let mut page = Query::select();
-        page.from(table.name).limit(ROWS as u64).offset(written);
+        page.from(table.name).limit(ROWS as u64);
         for (column, _) in table.columns {
             page.column(*column);
         }
         for column in table.key {
             page.order_by(*column, Order::Asc);
         }
+        if let Some(after) = after {
+            page.and_where(Expr::tuple(table.key.iter().map(|column| Expr::col(*column))).gt(Expr::tuple(after)));
+        }
         let found = db.within("reading rows for a backup", rows(tx, &page)).await?;
+        let mut last = None;
         for row in &found {
-            put(out, &Line::Row { table: table.name.to_owned(), row: table.read(row)? })?;
+            let row = table.read(row)?;
+            last = Some(table.key_of(&row).ok_or_else(|| unreadable(table.name, "a cell is not of its kind"))?);
+            put(out, &Line::Row { table: table.name.to_owned(), row })?;
         }
         written += found.len() as u64;
         if found.len() < ROWS {
             return Ok(written);
         }
+        after = last;
     }
 }
 

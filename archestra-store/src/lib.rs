@@ -18,7 +18,8 @@
 //!   no row can stand in for another one or for its own past.
 //! * **Vault.** [`VaultStore`] keeps secrets in the KV engine of Vault or OpenBao instead, and [`VaultReadOnly`] reads those that
 //!   people put there. One login serves all requests, is renewed before it ends, and made anew once for everybody; a server that
-//!   is sealed, a standby, refuses or does not answer is told apart, and never worked around.
+//!   is sealed, a standby, refuses or does not answer is told apart, and never worked around. [`VaultTransit`] opens a key ring
+//!   whose keys are wrapped by a key that never leaves Vault.
 //!
 //! Nothing but `sql/dialect` knows which database it is.
 //!
@@ -50,6 +51,6 @@ mod sql;
 
 pub use backup::BackupCounts;
 #[cfg(feature = "vault-aws")]
-pub use secret::{AwsCredentialSource, AwsCredentials};
-pub use secret::{KvVersion, RingClaim, SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore};
+pub use secret::{AwsCredentialSource, AwsCredentials, AwsCredentialsFile};
+pub use secret::{KvVersion, RingClaim, SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore, VaultTransit};
 pub use sql::{SqlConfig, SqlStore};

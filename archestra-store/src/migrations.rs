@@ -3,6 +3,7 @@
 mod m20261120_000001_initial;
 mod m20261120_000002_pages;
 mod m20261120_000003_instance;
+mod m20261120_000004_audit;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -16,6 +17,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000001_initial::Initial),
             Box::new(m20261120_000002_pages::Pages),
             Box::new(m20261120_000003_instance::Instance),
+            Box::new(m20261120_000004_audit::Audit),
         ]
     }
 }

@@ -7,5 +7,5 @@ mod vault;
 pub use ring::RingClaim;
 pub use sql::SqlSecrets;
 #[cfg(feature = "vault-aws")]
-pub use vault::{AwsCredentialSource, AwsCredentials};
-pub use vault::{KvVersion, VaultAuth, VaultConfig, VaultReadOnly, VaultStore};
+pub use vault::{AwsCredentialSource, AwsCredentials, AwsCredentialsFile};
+pub use vault::{KvVersion, VaultAuth, VaultConfig, VaultReadOnly, VaultStore, VaultTransit};

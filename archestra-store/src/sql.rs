@@ -13,12 +13,14 @@ mod feed;
 mod identity;
 #[cfg(test)]
 mod plans;
+mod pool;
 mod read;
 mod state;
 
 pub use config::SqlConfig;
 
 use archestra_core::Error;
+use config::Access;
 use database::{Database, column, row};
 use feed::Feed;
 use sea_orm::sea_query::Query;
@@ -53,6 +55,21 @@ impl SqlStore {
     /// [`Conflict`](archestra_core::Error::Conflict) when a newer version has changed its schema, and what else keeps it from
     /// being opened. Every text says what to do; none holds a password.
     pub async fn connect(config: SqlConfig) -> archestra_core::Result<Self> {
+        Self::open(config).await
+    }
+
+    /// Opens a database to read it, as for a [`backup`](Self::backup): it is neither made nor changed, its schema included, and
+    /// whatever would write fails.
+    ///
+    /// # Errors
+    /// [`Conflict`](archestra_core::Error::Conflict) when its schema is not the one of this version, and else as
+    /// [`connect`](Self::connect).
+    pub async fn open_read_only(mut config: SqlConfig) -> archestra_core::Result<Self> {
+        config.access = Access::ReadOnly;
+        Self::open(config).await
+    }
+
+    async fn open(config: SqlConfig) -> archestra_core::Result<Self> {
         let db = connect::connect(&config).await?;
         let feed = Feed::start(db.clone(), config.poll_interval);
         Ok(Self { inner: Arc::new(Inner { db, feed, purge: Purge::default(), kept_revisions: config.kept_revisions }) })

@@ -1,6 +1,6 @@
 //! The stores on PostgreSQL: the conformance suites, and what is particular to a server that others share and that comes and goes.
 //!
-//! `eval "$(.ci/postgres)"` starts a server for them.
+//! `eval "$(.ci/postgres)"` starts a server for them, and `eval "$(.ci/pgbouncer)"` a pooler in front of it, too.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,8 @@ mod feed;
 mod hammer;
 #[path = "postgres/load.rs"]
 mod load;
+#[path = "postgres/pgbouncer.rs"]
+mod pgbouncer;
 #[path = "postgres/pooler.rs"]
 mod pooler;
 #[path = "postgres/restart.rs"]

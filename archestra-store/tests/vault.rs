@@ -18,5 +18,7 @@ mod outage;
 mod read_only;
 #[path = "vault/support.rs"]
 mod support;
+#[path = "vault/transit.rs"]
+mod transit;
 #[path = "vault/trouble.rs"]
 mod trouble;

@@ -1,5 +1,5 @@
-//! What a call through the gateway costs: the overhead harness and the protocol side of its fast upstreams; and, in `stores`,
-//! what a large catalog costs.
+//! What a call through the gateway costs: the overhead harness and the protocol side of its fast upstreams; and, in
+//! `workloads`, what the ways to a server on Kubernetes cost.
 //!
 //! `cargo bench -p archestra-benches --bench overhead -- --help` lists the flags. The harness measures `tools/call`
 //! straight to a fast upstream, through a bare nginx and through the release binary `archestra`, all in one run on
@@ -18,11 +18,11 @@ mod plan;
 mod process;
 mod report;
 mod stats;
-mod stores;
 mod target;
 mod upstream;
+mod workloads;
 
-pub use stores::stores;
+pub use workloads::workloads;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use memchr::memmem;
 use tokio::time::Instant;
 
 use crate::{
@@ -26,15 +27,17 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 const CHUNK: usize = 256 * 1024;
 
 /// Starts the program, keeps `outstanding` calls in flight through one window, and ends the program.
-pub(crate) fn measure(server: &StdioServer, outstanding: usize, window: Window) -> Result<Sample, Failure> {
-    greet(server)?;
+pub(crate) fn measure(server: &StdioServer, era: Era, outstanding: usize, window: Window) -> Result<Sample, Failure> {
+    if era == Era::Modern {
+        greet(server)?;
+    }
     let (mut process, input, output) = start(server)?;
     let charge = Charge::process(process.id());
     let phase = Arc::new(Phase::default());
     let driver = thread::spawn({
         let phase = Arc::clone(&phase);
         move || {
-            let latencies = drive(input, output, outstanding, &phase);
+            let latencies = drive(input, output, era, outstanding, &phase);
             if latencies.is_err() {
                 phase.end();
             }
@@ -77,10 +80,17 @@ fn start(server: &StdioServer) -> Result<(Running, ChildStdin, ChildStdout), Fai
 fn drive(
     mut input: ChildStdin,
     mut output: ChildStdout,
+    era: Era,
     outstanding: usize,
     phase: &Phase,
 ) -> Result<Vec<u64>, Failure> {
-    let template = CallTemplate::new(Era::Modern, "echo");
+    if era == Era::Legacy {
+        for message in [message::initialize(), message::initialized()] {
+            input.write_all(&message)?;
+            input.write_all(b"\n")?;
+        }
+    }
+    let template = CallTemplate::new(era, "echo");
     let first = first_id(0);
     let mut next = first;
     // Slot of a call in flight: the server answers in order, so ids modulo the number outstanding are unique.
@@ -108,8 +118,12 @@ fn drive(
         requests.clear();
         let mut done = 0;
         while let Some(end) = memchr::memchr(b'\n', &answers[done..]) {
-            check(expected, &answers[done..done + end])?;
+            let line = &answers[done..done + end];
             done += end + 1;
+            if is_beside(line) {
+                continue;
+            }
+            check(expected, line)?;
             let slot = ((expected - first) % outstanding as u64) as usize;
             if measured {
                 latencies.push(u64::try_from((now - started[slot]).as_nanos()).unwrap_or(u64::MAX));
@@ -123,4 +137,10 @@ fn drive(
         input.write_all(&requests)?;
     }
     Ok(latencies)
+}
+
+/// Whether a line answers no call: what the server announces, and its answer to `initialize`.
+fn is_beside(line: &[u8]) -> bool {
+    let has = |text: &[u8]| memmem::find(line, text).is_some();
+    has(br#""method":"#) || has(br#""serverInfo":"#)
 }

@@ -76,7 +76,7 @@ fn measure(target: &Target, connections: usize, options: &Options) -> Result<Sam
             let calls = Calls { endpoint: endpoint.clone(), era: target.row.client, tool: tool.clone() };
             load::measure(&calls, Volume { connections, threads: options.threads }, options.window, charge)
         }
-        Link::Pipe { server } => pipe::measure(server, connections, options.window),
+        Link::Pipe { server } => pipe::measure(server, Era::Modern, connections, options.window),
     }
 }
 

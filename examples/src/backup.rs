@@ -7,7 +7,7 @@ use crate::{
     flags::{self, BackupFlags, RestoreFlags, Settings},
     serve::{backends::open_store, data_directory},
 };
-use archestra_store::SqlStore;
+use archestra_store::{SqlConfig, SqlStore};
 use std::{
     fs::{self, File},
     io::{BufReader, BufWriter, Write},
@@ -46,7 +46,7 @@ pub(crate) async fn backup(flags: BackupFlags, environment: &Environment) -> Res
 }
 
 async fn write(database: &Database, file: File) -> Result<u64, Failure> {
-    let store = open_store(database).await?;
+    let store = open_as_it_is(database).await?;
     let mut out = BufWriter::new(file);
     let written = store.backup(&mut out).await;
     store.close().await;
@@ -54,6 +54,15 @@ async fn write(database: &Database, file: File) -> Result<u64, Failure> {
     let file = out.into_inner().map_err(|error| Failure::because("the backup was not written", &error.into_error()))?;
     file.sync_all().map_err(|error| Failure::because("the backup was not written", &error))?;
     Ok(counts.rows())
+}
+
+/// Opens a database to read it: a backup changes nothing, and upgrades nothing.
+async fn open_as_it_is(database: &Database) -> Result<SqlStore, Failure> {
+    let (url, what) = match database {
+        Database::Sqlite(path) => (format!("sqlite://{}", path.display()), format!("the database {}", path.display())),
+        Database::Postgres(url) => (url.clone(), "the database".to_owned()),
+    };
+    SqlStore::open_read_only(SqlConfig::new(url)).await.map_err(|error| Failure::because(what, &error))
 }
 
 /// Restores a backup into an empty database.

@@ -7,8 +7,8 @@ use crate::{
     environment::Environment,
     failure::Failure,
     flags::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, Settings},
-    kubernetes::{self, ORCHESTRATOR, Where},
-    vault::Secrets,
+    kubernetes::{self, ORCHESTRATOR, PeerPlace, Where},
+    vault::{Secrets, Transit},
 };
 use archestra_core::{identity::PlainToken, secret::SecretValue};
 use archestra_gateway::upstream::dial::PrivateNetworks;
@@ -37,10 +37,14 @@ pub(crate) struct ServeConfig {
     pub(crate) data_dir: PathBuf,
     pub(crate) database: Database,
     pub(crate) key_file: KeyFile,
+    /// What wraps the keys in it.
+    pub(crate) key_transit: Option<Transit>,
     pub(crate) secrets: Secrets,
     pub(crate) runtime: RuntimeKind,
     /// With the runtime of that name.
     pub(crate) kubernetes: Option<KubernetesConfig>,
+    /// Where the other replicas reach this one, with the same runtime.
+    pub(crate) peers: Option<PeerPlace>,
     pub(crate) private_networks: PrivateNetworks,
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) allowed_origins: Vec<String>,
@@ -131,6 +135,7 @@ impl ServeConfig {
         surroundings: Surroundings,
     ) -> Result<Self, Failure> {
         let secrets = Secrets::decide(set(settings.secrets), &settings.vault, environment)?;
+        let key_transit = Transit::decide(&settings.vault, environment)?;
         let MetricsListen(metrics_listen) = set(settings.metrics_listen);
         let AuditRetention(audit_retention) = set(settings.audit_retention);
         let listen = set(settings.listen);
@@ -144,6 +149,12 @@ impl ServeConfig {
             RuntimeKind::Kubernetes => Some(kubernetes::decide(&settings.kubernetes, environment, place)?),
             RuntimeKind::Process | RuntimeKind::None => None,
         };
+        let peers = PeerPlace::decide(&settings.kubernetes, environment)?;
+        if peers.is_some() && runtime != RuntimeKind::Kubernetes {
+            return Err(Failure::unusable(
+                "--peer-listen needs --runtime kubernetes: replicas listen for each other's calls of servers that are attached to",
+            ));
+        }
         let quickstart = match settings.quickstart {
             Some(false) => Quickstart::No,
             Some(true) if runtime == RuntimeKind::Process => Quickstart::Yes,
@@ -163,9 +174,11 @@ impl ServeConfig {
             public_url: settings.public_url.as_deref().map(public_url).transpose()?,
             database: database(settings.database_url.as_deref(), &data_dir)?,
             key_file: key_file(settings.key_file, environment, &data_dir)?,
+            key_transit,
             secrets,
             runtime,
             kubernetes,
+            peers,
             private_networks: private_networks(settings.private_networks.as_deref(), listen)?,
             allowed_hosts: settings.allowed_hosts.unwrap_or_default(),
             allowed_origins: settings.allowed_origins.unwrap_or_default(),

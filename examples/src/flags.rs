@@ -2,6 +2,7 @@
 
 mod kubernetes;
 mod layers;
+mod network;
 mod values;
 mod vault;
 
@@ -10,6 +11,7 @@ mod tests;
 
 pub(crate) use kubernetes::KubernetesFlags;
 pub(crate) use layers::resolve;
+pub(crate) use network::NetworkFlags;
 pub(crate) use values::{AuditRetention, LogFormat, MetricsListen, RuntimeChoice, SecretsChoice};
 pub(crate) use vault::{VaultAuthChoice, VaultFlags};
 
@@ -27,6 +29,7 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = &[
     ("vault-mount", "secret"),
     ("vault-prefix", "archestra"),
     ("vault-auth", "token"),
+    ("key-transit-mount", "transit"),
     ("body-limit", "4MiB"),
     ("call-timeout", "60s"),
     ("start-timeout", "60s"),
@@ -53,9 +56,19 @@ const DERIVED: &[(&str, &str)] = &[
     ("workload-allow", "nothing"),
     ("workload-service-accounts", "none"),
     ("workload-secrets", "none"),
+    ("workload-egress", "none; public addresses only"),
+    ("workload-reach", "auto"),
+    ("gateway-labels", "app.kubernetes.io/name=archestra"),
+    ("gateway-namespace", "POD_NAMESPACE in a pod, else that of the servers"),
+    ("gateway-networks", "none"),
+    ("peer-listen", "none: servers that are attached to are called by one replica only"),
+    ("peer-advertise", "--peer-listen; where that is no address, the one in POD_IP"),
     ("vault-namespace", "none"),
     ("vault-auth-mount", "the name of the method"),
+    ("vault-aws-region", "the global endpoint"),
+    ("vault-aws-server-id", "none"),
     ("vault-ca-file", "none"),
+    ("key-transit", "none: they are there in clear"),
     ("private-networks", "none; loopback while --listen is a loopback address"),
     ("allowed-hosts", "the host of --public-url, beside loopback names"),
     ("allowed-origins", "none"),
@@ -70,6 +83,8 @@ A flag wins over its variable, a variable over the configuration file. Variables
                          printed once to a terminal, or else written to <data-dir>/admin-token
   ARCHESTRA_VAULT_TOKEN, ARCHESTRA_VAULT_SECRET_ID
                          the token or the secret id to log in to Vault with, unless --vault-credential-file holds it
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+                         for --vault-auth aws, unless --vault-credential-file holds them, under [default] or AWS_PROFILE
   ARCHESTRA_ORCHESTRATOR_KUBECONFIG
                          the kubeconfig of the cluster that self-hosted servers run in
   ARCHESTRA_ORCHESTRATOR_LOAD_KUBECONFIG_FROM_CURRENT_CLUSTER
@@ -190,7 +205,8 @@ pub(crate) struct Settings {
     /// The database, as `sqlite://PATH` or `postgres://USER@HOST/DATABASE`; refused as a flag when it holds a password
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
-    /// The keys that everything secret is encrypted under: lines of `<id> <base64 of 32 bytes>`, newest first
+    /// The keys that everything secret is encrypted under: lines of `<id> <base64 of 32 bytes>`, newest first; with
+    /// --key-transit of `<id> vault:v1:…`
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// What runs self-hosted servers: auto, kubernetes, process (local processes, not isolated) or none

@@ -1,10 +1,11 @@
-//! The key file: the key ring as a file that only its owner can read, made at the first start.
+//! The key file: the key ring as a file that only its owner can read, made at the first start, its keys in clear or wrapped.
 
 use crate::{
     config::{Database, KEY, KeyFile},
     failure::Failure,
+    vault::Transit,
 };
-use archestra_core::secret::{KeyRing, SecretValue};
+use archestra_core::secret::{KeyRing, KeyRingError};
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read},
@@ -16,22 +17,28 @@ use zeroize::Zeroizing;
 /// Larger than any ring.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// Reads the key ring, or makes one where there is nothing yet that could need another.
+/// Reads the key ring, or makes one where there is nothing yet that could need another. What is wrapped is unwrapped by `transit`.
 ///
 /// # Errors
-/// The file cannot be read or written, others can read it, it holds no key ring, or it is gone while the database is there.
-pub(crate) fn load(file: &KeyFile, database: &Database) -> Result<KeyRing, Failure> {
+/// The file cannot be read or written, others can read it, it holds no key ring, or it is gone while the database is there; or
+/// Vault does not unwrap what is in it.
+pub(crate) async fn load(file: &KeyFile, transit: Option<&Transit>, database: &Database) -> Result<KeyRing, Failure> {
     let (path, may_be_made) = match file {
         KeyFile::Default(path) => (path, true),
         KeyFile::Named(path) => (path, false),
-        KeyFile::Variable(text) => return variable(text),
+        KeyFile::Variable(text) => {
+            // A comma may stand for a line's end.
+            let lines = Zeroizing::new(text.expose().replace(',', "\n"));
+            return open(&lines, &format!("{KEY}, read as a key file"), transit).await;
+        }
     };
     match (read(path), may_be_made) {
-        (Ok(ring), _) => Ok(ring),
+        (Ok(text), _) => open(&text, &shown(path), transit).await,
         (Err(Problem::Absent), false) => {
             let path = path.display();
             Err(Failure::unusable(format!(
-                "the key file {path} does not exist; make one with `(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > {path})`"
+                "the key file {path} does not exist; make one with {}",
+                command(&path.to_string(), transit)
             )))
         }
         (Err(Problem::Absent), true) => match database {
@@ -40,21 +47,41 @@ pub(crate) fn load(file: &KeyFile, database: &Database) -> Result<KeyRing, Failu
                 path.display(),
                 stored.display()
             ))),
-            Database::Sqlite(_) => make(path),
+            Database::Sqlite(_) => make(path, transit).await,
             // A key that this replica made for itself would keep all others out, and be gone with its container.
             Database::Postgres(_) => Err(Failure::unusable(format!(
-                "there is no key file {}, and a database on a server needs one that lasts and that every process has; make it once with `(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > FILE)` and name it with --key-file",
-                path.display()
+                "there is no key file {}, and a database on a server needs one that lasts and that every process has; make it once with {} and name it with --key-file",
+                path.display(),
+                command("FILE", transit)
             ))),
         },
         (Err(Problem::Unusable(failure)), _) => Err(failure),
     }
 }
 
-/// Reads the key ring out of a variable, in which a comma may stand for a line's end.
-fn variable(text: &SecretValue) -> Result<KeyRing, Failure> {
-    let lines = Zeroizing::new(text.expose().replace(',', "\n"));
-    KeyRing::parse(&lines).map_err(|error| Failure::unusable(format!("{KEY}, read as a key file: {error}")))
+/// The command that makes a key file.
+fn command(path: &str, transit: Option<&Transit>) -> String {
+    let key = transit.map_or_else(|| "head -c 32 /dev/urandom | base64".to_owned(), Transit::command);
+    format!("`(umask 077; echo \"k1 $({key})\" > {path})`")
+}
+
+fn shown(path: &Path) -> String {
+    format!("the key file {}", path.display())
+}
+
+/// The ring that a text holds; `source` names where it is from.
+async fn open(text: &str, source: &str, transit: Option<&Transit>) -> Result<KeyRing, Failure> {
+    match transit {
+        None => KeyRing::parse(text).map_err(|error| match error {
+            KeyRingError::Wrapped { .. } => Failure::unusable(format!("{source}: {error} with --key-transit")),
+            error => Failure::unusable(format!("{source}: {error}")),
+        }),
+        Some(transit) => {
+            let ring = transit.connect().await?.open(text).await.map_err(|error| transit.failed(&error))?;
+            tracing::info!(newest = %ring.newest(), "the keys of the key file were unwrapped by Vault");
+            Ok(ring)
+        }
+    }
 }
 
 enum Problem {
@@ -62,9 +89,8 @@ enum Problem {
     Unusable(Failure),
 }
 
-fn read(path: &Path) -> Result<KeyRing, Problem> {
-    let unusable =
-        |reason: String| Problem::Unusable(Failure::unusable(format!("the key file {}: {reason}", path.display())));
+fn read(path: &Path) -> Result<Zeroizing<String>, Problem> {
+    let unusable = |reason: String| Problem::Unusable(Failure::unusable(format!("{}: {reason}", shown(path))));
     let file = File::open(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Problem::Absent,
         _ => unusable(error.to_string()),
@@ -81,22 +107,31 @@ fn read(path: &Path) -> Result<KeyRing, Problem> {
     }
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| unusable(error.to_string()))?;
-    KeyRing::parse(&text).map_err(|error| unusable(error.to_string()))
+    Ok(text)
 }
 
-fn make(path: &Path) -> Result<KeyRing, Failure> {
-    let ring = KeyRing::generate().map_err(|error| Failure::because("a key cannot be made", &error))?;
-    match write_new(path, ring.to_text().as_bytes()) {
+async fn make(path: &Path, transit: Option<&Transit>) -> Result<KeyRing, Failure> {
+    let text = match transit {
+        None => KeyRing::generate().map_err(|error| Failure::because("a key cannot be made", &error))?.to_text(),
+        Some(transit) => {
+            let made = transit.connect().await?.new_ring().await;
+            Zeroizing::new(made.map_err(|error| transit.failed(&error))?)
+        }
+    };
+    // Before it is written, so that no file is left that cannot be read.
+    let ring = open(&text, &shown(path), transit).await?;
+    match write_new(path, text.as_bytes()) {
         Ok(()) => {
             tracing::info!(path = %path.display(), "made the key file; without it nobody can read the stored secrets, so keep a copy elsewhere");
             Ok(ring)
         }
         // Another process was faster; its ring is the one.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => read(path).map_err(|problem| match problem {
-            Problem::Absent => Failure::failed(format!("the key file {} came and went", path.display())),
-            Problem::Unusable(failure) => failure,
-        }),
-        Err(error) => Err(Failure::because(format!("the key file {} cannot be made", path.display()), &error)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => match read(path) {
+            Ok(text) => open(&text, &shown(path), transit).await,
+            Err(Problem::Absent) => Err(Failure::failed(format!("{} came and went", shown(path)))),
+            Err(Problem::Unusable(failure)) => Err(failure),
+        },
+        Err(error) => Err(Failure::because(format!("{} cannot be made", shown(path)), &error)),
     }
 }
 

@@ -1,8 +1,17 @@
 //! Kubernetes as the flags and variables say: where the cluster is, and the runtime on it.
 
-use crate::{environment::Environment, failure::Failure, flags::KubernetesFlags};
-use archestra_k8s::{ClusterAccess, KubernetesConfig, KubernetesRuntime, OwnPod};
-use std::{collections::BTreeSet, path::PathBuf};
+use crate::{
+    environment::Environment,
+    failure::Failure,
+    flags::{KubernetesFlags, NetworkFlags},
+};
+use archestra_core::secret::KeyRing;
+use archestra_k8s::{ClusterAccess, KubernetesConfig, KubernetesRuntime, OwnPod, Peers};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// Variables that begin so ask for Kubernetes.
 pub(crate) const ORCHESTRATOR: &str = "ARCHESTRA_ORCHESTRATOR_";
@@ -11,6 +20,52 @@ const FROM_CLUSTER: &str = "ARCHESTRA_ORCHESTRATOR_LOAD_KUBECONFIG_FROM_CURRENT_
 const NAMESPACE: &str = "ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE";
 /// Where kubectl looks.
 const KUBECTL: &str = "KUBECONFIG";
+
+/// The address of the pod, from the downward API.
+const POD_IP: &str = "POD_IP";
+
+/// Where the other replicas reach this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerPlace {
+    listen: SocketAddr,
+    advertised: Option<String>,
+}
+
+impl PeerPlace {
+    /// What the flags come to, if they name a place.
+    ///
+    /// # Errors
+    /// Others could not connect to it.
+    pub(crate) fn decide(flags: &KubernetesFlags, environment: &Environment) -> Result<Option<Self>, Failure> {
+        let Some(listen) = flags.peer_listen else {
+            return match flags.peer_advertise {
+                Some(_) => Err(Failure::unusable("--peer-advertise needs --peer-listen")),
+                None => Ok(None),
+            };
+        };
+        let pod = environment.get(POD_IP).and_then(|address| address.parse::<IpAddr>().ok());
+        let advertised = match (&flags.peer_advertise, pod) {
+            (Some(advertised), _) => Some(advertised.clone()),
+            (None, _) if !listen.ip().is_unspecified() => None,
+            (None, Some(pod)) if listen.port() != 0 => Some(SocketAddr::new(pod, listen.port()).to_string()),
+            (None, _) => {
+                return Err(Failure::unusable(format!(
+                    "--peer-listen {listen}: other replicas cannot connect to that; set --peer-advertise, or {POD_IP} to the pod's address"
+                )));
+            }
+        };
+        Ok(Some(Self { listen, advertised }))
+    }
+
+    /// Listens there.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub(crate) async fn open(&self, ring: &KeyRing) -> Result<Peers, Failure> {
+        let opened = Peers::listen(self.listen, self.advertised.clone(), ring).await;
+        opened.map_err(|error| Failure::because(format!("--peer-listen {}", self.listen), &error))
+    }
+}
 
 /// Whether this process runs in a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +111,26 @@ pub(crate) fn decide(
     config.policy.allow.extend(flags.workload_allow.iter().flatten().copied());
     config.policy.service_accounts.extend(flags.workload_service_accounts.iter().flatten().cloned());
     config.policy.secrets.extend(flags.workload_secrets.iter().flatten().cloned());
+    decide_network(&flags.network, &mut config);
     Ok(config)
+}
+
+/// Who reaches workloads, what they reach, and how we reach them.
+fn decide_network(flags: &NetworkFlags, config: &mut KubernetesConfig) {
+    if let Some(reach) = flags.workload_reach {
+        config.reach = reach;
+    }
+    let network = &mut config.network;
+    if let Some(egress) = &flags.workload_egress {
+        network.egress = egress.0.clone();
+    }
+    if let Some(labels) = &flags.gateway_labels {
+        network.gateway_labels.clone_from(&labels.0);
+    }
+    if let Some(namespace) = &flags.gateway_namespace {
+        network.gateway_namespace = Some(namespace.clone());
+    }
+    network.gateway_cidrs.extend(flags.gateway_networks.iter().flatten().cloned());
 }
 
 /// The pod's own service account when that is asked for, else the kubeconfig that is named, else what the surroundings offer.
@@ -112,7 +186,7 @@ pub(crate) async fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use archestra_k8s::Relaxation;
+    use archestra_k8s::{Egress, ReachMode, Relaxation};
 
     fn path(access: &ClusterAccess) -> Option<&str> {
         match access {
@@ -164,6 +238,50 @@ mod tests {
         assert!(policy.allows(Relaxation::Volumes) && policy.allows(Relaxation::Labels));
         assert!(!policy.allows(Relaxation::HostPath));
         assert_eq!(policy.secrets, BTreeSet::from(["shared".to_owned()]));
+    }
+
+    #[test]
+    fn other_replicas_are_told_where_they_can_connect_to() {
+        let place = |listen: &str, advertise: Option<&str>, pod: Option<&'static str>| {
+            let flags = KubernetesFlags {
+                peer_listen: Some(listen.parse().unwrap()),
+                peer_advertise: advertise.map(str::to_owned),
+                ..KubernetesFlags::default()
+            };
+            let environment = pod.map_or_else(Environment::default, |pod| Environment::from([(POD_IP, pod)]));
+            PeerPlace::decide(&flags, &environment).map(|place| place.unwrap().advertised)
+        };
+        assert_eq!(place("10.0.0.7:9001", None, None).unwrap(), None);
+        assert_eq!(place("0.0.0.0:9001", None, Some("10.1.2.3")).unwrap().as_deref(), Some("10.1.2.3:9001"));
+        assert_eq!(place("[::]:9001", None, Some("fd00::7")).unwrap().as_deref(), Some("[fd00::7]:9001"));
+        assert_eq!(place("0.0.0.0:9001", Some("a.b:1"), Some("10.1.2.3")).unwrap().as_deref(), Some("a.b:1"));
+        assert!(place("0.0.0.0:9001", None, None).unwrap_err().text().contains("--peer-advertise"));
+        let flags = KubernetesFlags { peer_advertise: Some("a.b:1".to_owned()), ..KubernetesFlags::default() };
+        let refused = PeerPlace::decide(&flags, &Environment::default()).unwrap_err();
+        assert!(refused.text().contains("needs --peer-listen"));
+        assert_eq!(PeerPlace::decide(&KubernetesFlags::default(), &Environment::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn the_flags_say_who_reaches_servers_and_what_they_reach() {
+        let environment = Environment::from([("HOME", "/home/a"), ("POD_NAMESPACE", "own"), ("HOSTNAME", "a-0")]);
+        let unset = decided(&environment, Where::Pod);
+        assert_eq!(unset.network.gateway_namespace.as_deref(), Some("own"));
+        assert_eq!((unset.reach, &unset.network.egress), (ReachMode::Auto, &Egress::default()));
+        let set = [
+            ("ARCHESTRA_WORKLOAD_EGRESS", "10.20.0.0/16"),
+            ("ARCHESTRA_WORKLOAD_REACH", "port-forward"),
+            ("ARCHESTRA_GATEWAY_LABELS", "app=gateway"),
+            ("ARCHESTRA_GATEWAY_NAMESPACE", "edge"),
+            ("ARCHESTRA_GATEWAY_NETWORKS", "192.168.1.0/24,192.168.2.0/24"),
+        ];
+        let flags = crate::flags::resolve(crate::flags::Settings::default(), &Environment::from(set)).unwrap();
+        let config = decide(&flags.kubernetes, &environment, Where::Pod).unwrap();
+        let network = config.network;
+        assert_eq!(network.egress, Egress::Public { private: ["10.20.0.0/16".to_owned()].into() });
+        assert_eq!(network.gateway_labels, [("app".to_owned(), "gateway".to_owned())].into());
+        assert_eq!((config.reach, network.gateway_namespace.as_deref()), (ReachMode::PortForward, Some("edge")));
+        assert_eq!(network.gateway_cidrs.len(), 2);
     }
 
     #[test]

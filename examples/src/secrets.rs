@@ -7,7 +7,7 @@ use crate::{
     flags::{self, MigrateFlags, SecretsChoice},
     key_file,
     serve::backends::open_store,
-    vault::Secrets,
+    vault::{Secrets, Transit},
 };
 use archestra_core::secret::{Copied, SecretStore, copy_secrets};
 use archestra_store::{SqlSecrets, SqlStore};
@@ -24,24 +24,30 @@ pub(crate) async fn migrate(flags: MigrateFlags, environment: &Environment) -> R
     }
     if [from, to].contains(&SecretsChoice::VaultReadOnly) {
         return Err(Failure::unusable(
-            "with vault-readonly there is nothing to copy: people put secrets into Vault, and installations name where",
+            "with vault-readonly there is nothing to copy: people put secrets into Vault, and installations name where; start the server with the other --secrets and enter the values",
         ));
     }
     let settings = flags::resolve(settings, environment)?;
     let data_dir = settings.data_dir.clone().unwrap_or_default();
     let database = config::database(settings.database_url.as_deref(), &data_dir)?;
-    let ring =
-        Arc::new(key_file::load(&config::key_file(settings.key_file.clone(), environment, &data_dir)?, &database)?);
     let vault = Secrets::decide(SecretsChoice::Vault, &settings.vault, environment)?;
+    let transit = Transit::decide(&settings.vault, environment)?;
+    let key_file = config::key_file(settings.key_file.clone(), environment, &data_dir)?;
+    let ring = Arc::new(key_file::load(&key_file, transit.as_ref(), &database).await?);
     let store = open_store(&database).await?;
     let copied = copy(&store, Arc::new(SqlSecrets::new(&store, ring)), &vault, from).await;
     store.close().await;
-    let Copied { written, present, gone } = copied?;
+    let Copied { written, present, gone, references, .. } = copied?;
     let _closed = writeln!(
         std::io::stdout().lock(),
         "copied {written} secrets and verified them; {present} were there already, {gone} were removed meanwhile; nothing was removed"
     );
-    Ok(())
+    if references == 0 {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "{references} secrets only say where in Vault their values are, from a time with --secrets vault-readonly, and there was nothing to copy: start the server with the other --secrets and enter the values"
+    )))
 }
 
 async fn copy(

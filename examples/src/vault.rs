@@ -9,7 +9,10 @@ use crate::{
     flags::{SecretsChoice, VaultAuthChoice, VaultFlags},
 };
 use archestra_core::secret::{SecretStore, SecretValue};
-use archestra_store::{SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore};
+use archestra_store::{
+    AwsCredentialSource, AwsCredentials, AwsCredentialsFile, SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly,
+    VaultStore, VaultTransit,
+};
 use std::{fs::File, io::Read, path::Path, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
@@ -17,6 +20,10 @@ use zeroize::Zeroizing;
 const TOKEN: &str = "ARCHESTRA_VAULT_TOKEN";
 /// The variable of the secret id.
 const SECRET_ID: &str = "ARCHESTRA_VAULT_SECRET_ID";
+/// The variables of AWS's credentials.
+const AWS: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+/// The variable of the section of a file with AWS's credentials.
+const AWS_PROFILE: &str = "AWS_PROFILE";
 /// For how long a value is used that was read: as long as anything else is before a replica has heard of a change.
 const CACHE: Duration = Duration::from_secs(5);
 /// The largest file of a secret id.
@@ -45,8 +52,8 @@ impl Secrets {
     ) -> Result<Self, Failure> {
         match choice {
             SecretsChoice::Database => Ok(Self::Database),
-            SecretsChoice::Vault => settings(flags, environment).map(Self::Vault),
-            SecretsChoice::VaultReadOnly => settings(flags, environment).map(Self::VaultReadOnly),
+            SecretsChoice::Vault => settings("--secrets", flags, environment).map(Self::Vault),
+            SecretsChoice::VaultReadOnly => settings("--secrets", flags, environment).map(Self::VaultReadOnly),
         }
     }
 
@@ -55,9 +62,8 @@ impl Secrets {
     /// # Errors
     /// Why Vault cannot be used.
     pub(crate) async fn open(&self, database: &Arc<SqlSecrets>) -> Result<Arc<dyn SecretStore>, Failure> {
-        let beside = || Arc::<SqlSecrets>::clone(database) as Arc<dyn SecretStore>;
         match self {
-            Self::Database => Ok(beside()),
+            Self::Database => Ok(Arc::<SqlSecrets>::clone(database)),
             Self::Vault(config) => {
                 warn_of_plain_http(config);
                 let store = VaultStore::connect(config).await.map_err(|error| unusable(config, &error))?;
@@ -66,7 +72,9 @@ impl Secrets {
             }
             Self::VaultReadOnly(config) => {
                 warn_of_plain_http(config);
-                let store = VaultReadOnly::connect(config, beside()).await.map_err(|error| unusable(config, &error))?;
+                let references = Arc::new(database.of_references());
+                let store =
+                    VaultReadOnly::connect(config, references).await.map_err(|error| unusable(config, &error))?;
                 tracing::info!(
                     address = config.address,
                     "secrets of people are read from Vault; what this server makes itself is kept in the encrypted database store"
@@ -74,6 +82,52 @@ impl Secrets {
                 Ok(Arc::new(store))
             }
         }
+    }
+}
+
+/// The key in Vault that wraps those of the key file.
+#[derive(Debug, Clone)]
+pub(crate) struct Transit {
+    config: VaultConfig,
+    mount: String,
+    name: String,
+}
+
+impl Transit {
+    /// Decides whether there is one.
+    ///
+    /// # Errors
+    /// What is missing or cannot work, with the flag that says so.
+    pub(crate) fn decide(flags: &VaultFlags, environment: &Environment) -> Result<Option<Self>, Failure> {
+        let Some(name) = flags.key_transit.clone() else { return Ok(None) };
+        let mount = flags.key_transit_mount.clone().unwrap_or_else(|| "transit".to_owned());
+        VaultTransit::validate(&mount, &name).map_err(|error| Failure::unusable(format!("--key-transit…: {error}")))?;
+        let config = settings("--key-transit", flags, environment)?;
+        Ok(Some(Self { config, mount, name }))
+    }
+
+    /// Logs in.
+    ///
+    /// # Errors
+    /// Why Vault cannot be used.
+    pub(crate) async fn connect(&self) -> Result<VaultTransit, Failure> {
+        warn_of_plain_http(&self.config);
+        let connected = VaultTransit::connect(&self.config, &self.mount, &self.name).await;
+        connected.map_err(|error| self.failed(&error))
+    }
+
+    /// What Vault said about the key.
+    pub(crate) fn failed(&self, error: &archestra_core::Error) -> Failure {
+        let Self { config, mount, name } = self;
+        Failure::because(
+            format!("the keys cannot be unwrapped by {mount}/{name} of Vault at {}", config.address),
+            error,
+        )
+    }
+
+    /// The command that prints a wrapped key.
+    pub(crate) fn command(&self) -> String {
+        format!("bao write -field=ciphertext -f {}/datakey/wrapped/{}", self.mount, self.name)
     }
 }
 
@@ -88,9 +142,9 @@ fn warn_of_plain_http(config: &VaultConfig) {
     }
 }
 
-fn settings(flags: &VaultFlags, environment: &Environment) -> Result<VaultConfig, Failure> {
+fn settings(asked: &str, flags: &VaultFlags, environment: &Environment) -> Result<VaultConfig, Failure> {
     let address = flags.address.as_deref().ok_or_else(|| {
-        Failure::unusable("--secrets: Vault needs --vault-address, as in `https://vault.example.com:8200`")
+        Failure::unusable(format!("{asked}: Vault needs --vault-address, as in `https://vault.example.com:8200`"))
     })?;
     let mut config = VaultConfig::new(address, auth(flags, environment)?);
     if let Some(mount) = &flags.mount {
@@ -148,6 +202,33 @@ fn auth(flags: &VaultFlags, environment: &Environment) -> Result<VaultAuth, Fail
             })?;
             Ok(VaultAuth::Jwt { mount, role: role()?, jwt_file })
         }
+        VaultAuthChoice::Aws => Ok(VaultAuth::Aws {
+            mount,
+            role: role()?,
+            region: flags.aws_region.clone(),
+            server_id: flags.aws_server_id.clone(),
+            credentials: aws(file, environment)?,
+        }),
+    }
+}
+
+fn aws(file: Option<&Path>, environment: &Environment) -> Result<Arc<dyn AwsCredentialSource>, Failure> {
+    let [access_key_id, secret_access_key, session_token] = AWS.map(|name| environment.get(name));
+    match (access_key_id, secret_access_key, file) {
+        (None, None, Some(path)) => Ok(Arc::new(AwsCredentialsFile {
+            path: path.to_owned(),
+            profile: environment.get(AWS_PROFILE).unwrap_or("default").to_owned(),
+        })),
+        (Some(access_key_id), Some(secret_access_key), None) => Ok(Arc::new(AwsCredentials {
+            access_key_id: access_key_id.to_owned(),
+            secret_access_key: secret_access_key.into(),
+            session_token: session_token.map(SecretValue::from),
+        })),
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => Err(both(AWS[0])),
+        (_, _, None) => Err(Failure::unusable(format!(
+            "--vault-auth aws: set {} and {}, or name a file of such credentials with --vault-credential-file",
+            AWS[0], AWS[1]
+        ))),
     }
 }
 

@@ -1,18 +1,23 @@
 //! A Kubernetes cluster that the environment names, and a namespace of its own in it for each test.
 
 use crate::{Home, Running, Start};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use kube::{
     Api, Client, Config, ResourceExt as _,
     api::{DeleteParams, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{fmt, path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
 /// The image of `mcp-echo`, which is also its entrypoint.
 pub const ECHO: &str = "localhost/archestra-echo:test";
+/// The image of Node.js with server-everything, which is also its entrypoint.
+pub const EVERYTHING: &str = "localhost/archestra-everything:test";
+/// An image of Node.js without an entrypoint, and where server-everything is in it.
+pub const NODE: (&str, &str) =
+    ("localhost/mcp-node:1", "/srv/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
 const BRIDGE: &str = "localhost/archestra-bridge:test";
 
 /// A namespace, which is deleted at the end.
@@ -44,7 +49,10 @@ impl Cluster {
 
     /// Starts the binary with this namespace for its workloads.
     pub async fn start(&self, home: &Home, args: &[&str]) -> Running {
-        let mut all = vec!["--bridge-image", BRIDGE, "--base-image", ECHO];
+        let mut all = vec!["--bridge-image", BRIDGE];
+        if !args.contains(&"--base-image") {
+            all.extend(["--base-image", ECHO]);
+        }
         all.extend_from_slice(args);
         let env = vec![
             ("ARCHESTRA_ORCHESTRATOR_KUBECONFIG", self.kubeconfig.display().to_string()),
@@ -53,13 +61,35 @@ impl Cluster {
         home.start(&Start { args: all.into_iter().map(str::to_owned).collect(), env }).await
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.namespace
+    }
+
+    /// A client for it.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// The pods there, by name, with the ids that they keep for life.
     pub async fn pods(&self) -> Vec<(String, String)> {
-        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
-        let listed = pods.list(&ListParams::default()).await.unwrap().items;
+        let listed = self.whole_pods().await;
         let mut pods: Vec<_> = listed.into_iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect();
         pods.sort();
         pods
+    }
+
+    /// The pods there, with all that Kubernetes says of them.
+    pub async fn whole_pods(&self) -> Vec<Pod> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        pods.list(&ListParams::default()).await.unwrap().items
+    }
+
+    /// Limits what all pods of the namespace together may ask for.
+    pub async fn limit(&self, hard: &Value) {
+        let quota = json!({ "metadata": { "name": "limit" }, "spec": { "hard": hard } });
+        let quotas = Api::<ResourceQuota>::namespaced(self.client.clone(), &self.namespace);
+        quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
     }
 
     /// The names of all Secrets, Services and NetworkPolicies that are ours.
@@ -87,6 +117,12 @@ impl Cluster {
     pub async fn delete_pod(&self, name: &str) {
         let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
         pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    }
+
+    /// Asks a pod to end, and gives it the time that it is given by default.
+    pub async fn end_pod(&self, name: &str) {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        pods.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
     /// Waits until no pod is left.

@@ -11,12 +11,15 @@
 pub mod api;
 pub mod binary;
 pub mod cluster;
+pub mod hosted;
 pub mod load;
 pub mod mcp;
+pub mod openbao;
 pub mod parts;
 pub mod postgres;
 pub mod processes;
 pub mod remote;
+pub mod steady;
 
 pub use api::{Answer, Api};
 pub use binary::{Home, Running, Start};

@@ -50,10 +50,10 @@ impl Mcp {
         self.api.raw(Method::POST, &self.path, headers, body.into()).await
     }
 
-    /// A modern tool call; the result of its response.
+    /// A modern tool call; the result of its response, or the whole response when it has none.
     pub async fn call(&self, tool: &str, arguments: Value) -> Value {
         let answer = self.modern("tools/call", json!({ "name": tool, "arguments": arguments })).await;
-        response(&answer)["result"].clone()
+        result(response(&answer))
     }
 
     /// The names of all tools, as a modern client lists them.
@@ -137,10 +137,10 @@ impl Session {
         self.post(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await
     }
 
-    /// A tool call; the result of its response.
+    /// A tool call; the result of its response, or the whole response when it has none.
     pub async fn call(&self, id: u64, tool: &str, arguments: Value) -> Value {
         let answer = self.request(id, "tools/call", json!({ "name": tool, "arguments": arguments })).await;
-        response(&answer)["result"].clone()
+        result(response(&answer))
     }
 
     /// The names of all tools.
@@ -152,6 +152,10 @@ impl Session {
     pub const fn endpoint(&self) -> &Mcp {
         &self.mcp
     }
+}
+
+fn result(mut response: Value) -> Value {
+    response.get_mut("result").map(Value::take).unwrap_or(response)
 }
 
 /// The JSON-RPC response in an answer, be it JSON or an event stream.

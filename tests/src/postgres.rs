@@ -33,6 +33,25 @@ impl Database {
         format!("{at}/{}", self.name)
     }
 
+    /// Its URL through the PgBouncer that `ARCHESTRA_TEST_PGBOUNCER_URL` names.
+    pub fn pooled_url(&self) -> String {
+        let pooler = std::env::var("ARCHESTRA_TEST_PGBOUNCER_URL")
+            .expect("ARCHESTRA_TEST_PGBOUNCER_URL is not set: run `eval \"$(.ci/pgbouncer)\"`");
+        let (at, _) = pooler.rsplit_once('/').unwrap();
+        format!("{at}/{}", self.name)
+    }
+
+    /// Everything that is in it, as SQL.
+    pub fn dump(&self) -> String {
+        let mut command = Command::new("pg_dump");
+        command.args(["--inserts", "--no-owner", "--dbname"]).arg(self.url());
+        let output = command
+            .output()
+            .unwrap_or_else(|error| panic!("pg_dump does not start: {error}; install postgresql-client"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Runs SQL in it, and returns what it printed.
     pub fn run(&self, sql: &str) -> String {
         let output = psql(&self.url(), sql);

@@ -23,9 +23,7 @@ impl Process {
 
     /// Kills it.
     pub fn kill(&self) {
-        if let Some(pid) = Pid::from_raw(self.id.cast_signed()) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+        kill(self.id);
     }
 }
 
@@ -96,7 +94,26 @@ pub async fn all_gone(processes: &[Process], within: Duration) {
 
 /// Tells a process to end.
 pub fn terminate(id: u32) {
+    signal(id, Signal::TERM);
+}
+
+/// Lets a process stand still.
+pub fn pause(id: u32) {
+    signal(id, Signal::STOP);
+}
+
+/// Lets it go on.
+pub fn resume(id: u32) {
+    signal(id, Signal::CONT);
+}
+
+/// Kills a process.
+pub fn kill(id: u32) {
+    signal(id, Signal::KILL);
+}
+
+fn signal(id: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(id.cast_signed()) {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = kill_process(pid, signal);
     }
 }

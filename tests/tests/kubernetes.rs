@@ -1,19 +1,26 @@
 //! Self-hosted servers on a real cluster, through the API and the gateway of the real binary.
 //!
 //! `ARCHESTRA_TEST_KUBECONFIG` names the cluster; `.ci/k8s-images` makes the images.
-#![expect(clippy::unwrap_used, reason = "this is test code")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
+
+mod kubernetes {
+    mod attached;
+    mod everything;
+    mod lost;
+    mod many;
+    mod refused;
+    mod replicas;
+}
 
 use archestra_tests::{
-    Home, Mcp, Running,
+    Home, Running,
     cluster::{Cluster, ECHO},
+    hosted::{self, LIMIT, eventually, gateway, known, save, until_status},
     mcp::text,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
-
-/// How long anything may take on a loaded machine.
-const LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes cluster"]
@@ -90,7 +97,7 @@ async fn every_transport_serves_calls_with_the_secrets_of_its_installation() {
         assert_eq!(binary.api().delete(&format!("/api/v1/installations/{id}")).await.status, 204);
     }
     cluster.emptied(LIMIT).await;
-    assert_eq!(cluster.leftovers().await, Vec::<String>::new());
+    assert_eq!(cluster.leftovers().await, Vec::<String>::new(), "{}", binary.log());
     assert!(binary.stop().await.success());
     cluster.delete().await;
 }
@@ -150,9 +157,9 @@ async fn what_cannot_run_says_why() {
     let home = Home::new();
     let binary = cluster.start(&home, &[]).await;
     let hosted = |more: Value| {
-        let mut hosted = json!({ "image": ECHO, "command": ["/mcp-echo"], "transport": "stdio" });
-        hosted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        hosted
+        let mut spec = json!({ "image": ECHO, "command": ["/mcp-echo"], "transport": "stdio" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
     };
     let cases = [
         ("no-image", hosted(json!({ "image": "localhost/there-is-none:1", "command": ["/mcp-echo"] })), "image"),
@@ -190,56 +197,8 @@ async fn what_cannot_run_says_why() {
     cluster.delete().await;
 }
 
-async fn save(binary: &Running, name: &str, hosted: &Value) {
-    binary.api().post("/api/v1/entries", &json!({ "name": name, "selfHosted": hosted })).await.ok();
-}
-
-/// Installs an entry; `key` is what it gets for `API_KEY`, if it asks for one.
+/// Installs an entry of these tests; `key` is what it gets for `API_KEY`, if it asks for one.
 async fn install(binary: &Running, entry: &str, scope: Value, key: &str) -> String {
     let values = if key.is_empty() { json!({}) } else { json!({ "API_KEY": key, "CERT": "line one\nline two\n" }) };
-    let body = json!({ "entry": entry, "scope": scope, "values": values });
-    binary.api().post("/api/v1/installations", &body).await.ok()["id"].as_str().unwrap().to_owned()
-}
-
-async fn gateway(binary: &Running, slug: &str, entries: &[&str]) -> Mcp {
-    let tools: Vec<_> =
-        entries.iter().map(|entry| json!({ "entry": entry, "tool": "*", "credential": "resolveAtCallTime" })).collect();
-    let body = json!({ "slug": slug, "scope": "organization", "tools": tools });
-    binary.api().post("/api/v1/gateways", &body).await.ok();
-    known(binary.gateway(slug)).await
-}
-
-/// Waits until calls are routed by what was saved.
-async fn known(gateway: Mcp) -> Mcp {
-    let until = Instant::now() + LIMIT;
-    while gateway.modern("tools/list", json!({})).await.status != 200 {
-        assert!(Instant::now() < until, "{} is not served", gateway.url());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    gateway
-}
-
-/// Calls until the call does not fail.
-async fn eventually(gateway: &Mcp, tool: &str, arguments: Value) -> Value {
-    let until = Instant::now() + LIMIT;
-    loop {
-        let result = gateway.call(tool, arguments.clone()).await;
-        if !result.is_null() && result["isError"] != true {
-            return result;
-        }
-        assert!(Instant::now() < until, "{tool}: {result}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn until_status(binary: &Running, id: &str, fits: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + LIMIT;
-    loop {
-        let status = binary.api().get(&format!("/api/v1/installations/{id}/status")).await.ok();
-        if fits(&status) {
-            return status;
-        }
-        assert!(Instant::now() < until, "{status}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    hosted::install(binary, entry, scope, values).await
 }

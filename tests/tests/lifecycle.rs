@@ -3,8 +3,11 @@
 
 use archestra_tests::{
     Home, Mcp, Running,
+    load::Dice,
     mcp::{messages, modern, text},
+    processes,
 };
+use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use std::{
@@ -151,7 +154,7 @@ async fn clients_hear_of_changed_tools() {
     let (headers, body) = modern("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }), 9);
     let mut headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     headers.extend([("accept", "application/json, text/event-stream"), ("content-type", "application/json")]);
-    let response = binary.api().open(http::Method::POST, "/v1/mcp/peer", &headers, body).await.unwrap();
+    let response = binary.api().open(Method::POST, "/v1/mcp/peer", &headers, body).await.unwrap();
     assert_eq!(response.status(), 200);
     let mut stream = response.into_body();
     let first = next_message(&mut stream).await;
@@ -173,7 +176,7 @@ async fn logs_are_read_and_followed_over_a_restart() {
     let id = installation(&binary).await;
     let path = format!("/api/v1/installations/{id}/logs");
     until(async || binary.api().get(&path).await.text().contains("first complaint"), 10).await;
-    let followed = binary.api().open(http::Method::GET, &format!("{path}?follow=true"), &[], bytes()).await.unwrap();
+    let followed = binary.api().open(Method::GET, &format!("{path}?follow=true"), &[], bytes()).await.unwrap();
     let mut followed = followed.into_body();
     binary.api().post(&format!("/api/v1/installations/{id}/restart"), &json!({})).await.ok();
     until(async || gateway.call("peer__complain", json!({ "say": "second complaint" })).await["isError"] != true, 30)
@@ -210,6 +213,68 @@ async fn a_server_that_crashes_says_why() {
 }
 
 /// The binary with the fixture server `peer` behind the gateway `peer`.
+#[tokio::test]
+async fn an_apply_that_is_killed_half_way_is_made_whole_by_the_next_one() {
+    const PRUNED: &str = "/api/v1/apply?set=s&prune=true";
+    let home = Home::new();
+    let mut dice = Dice::new(3);
+    let documents = [document(&home, &["one", "two", "three"]), document(&home, &["three", "four"])];
+    for round in 0..6 {
+        let binary = home.bare().await;
+        let (api, document) = (binary.api(), documents[round % 2].clone());
+        let applying = tokio::spawn(async move { api.try_send(Method::POST, PRUNED, Some(&document)).await });
+        tokio::time::sleep(Duration::from_millis(dice.below(250))).await;
+        let children = binary.descendants();
+        binary.kill().await;
+        drop(applying.await);
+        processes::all_gone(&children, Duration::from_secs(5)).await;
+    }
+    let binary = home.bare().await;
+    let api = binary.api();
+    api.post(PRUNED, &documents[1]).await.ok();
+    let ready = async || {
+        let all = api.get("/api/v1/installations").await.ok();
+        all["items"].as_array().unwrap().iter().all(|one| one["state"]["phase"] == "ready")
+    };
+    until(ready, 30).await;
+    let again = api.post(PRUNED, &documents[1]).await.ok();
+    let changes = again["changes"].as_array().unwrap();
+    assert!(changes.iter().all(|change| change["action"] == "unchanged"), "{again}");
+    for (kind, count) in [("entries", 2), ("installations", 2), ("gateways", 1), ("teams", 1), ("policies", 1)] {
+        let all = api.get(&format!("/api/v1/{kind}")).await.ok();
+        assert_eq!(all["items"].as_array().unwrap().len(), count, "{all}");
+    }
+    let running =
+        || binary.descendants().iter().filter(|one| one.command.starts_with(peer().to_str().unwrap())).count();
+    until(async || running() == 2, 10).await;
+    let gateway = binary.gateway("all");
+    for name in ["three", "four"] {
+        let tool = format!("{name}__wait");
+        gateway.until_listed(&tool).await;
+        assert_eq!(text(&gateway.call(&tool, json!({ "ms": 0, "say": name })).await), format!("waited for {name}"));
+    }
+}
+
+/// Entries with these names and a secret each, one installation of each, and a gateway to them all.
+fn document(home: &Home, names: &[&str]) -> Value {
+    let entry = |name: &&str| {
+        let env = json!([{ "name": "KEY", "secret": true, "prompt": true, "required": true }]);
+        let command = [peer().to_path_buf(), home.path().join("notes")];
+        json!({ "name": name, "selfHosted": { "command": command, "env": env } })
+    };
+    let installation = |name: &&str| json!({ "entry": name, "scope": { "team": "t" }, "values": { "KEY": format!("{} keys", names.len()) } });
+    let tools = |name: &&str| json!({ "entry": name, "tool": "*", "credential": { "installation": { "team": "t" } } });
+    let each = |make: &dyn Fn(&&str) -> Value| names.iter().map(make).collect::<Vec<_>>();
+    json!({
+        "apiVersion": "archestra.dev/v1",
+        "teams": [{ "name": "t" }],
+        "entries": each(&entry),
+        "installations": each(&installation),
+        "gateways": [{ "slug": "all", "scope": "organization", "tools": each(&tools) }],
+        "policies": [{ "name": "p", "entry": names[0], "tool": "progress", "action": "block" }],
+    })
+}
+
 async fn fixture(home: &Home) -> (Running, Mcp) {
     let binary = home.bare().await;
     let api = binary.api();

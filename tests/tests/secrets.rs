@@ -21,9 +21,14 @@ use std::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
+#[path = "secrets/sealed.rs"]
+mod sealed;
+#[path = "secrets/transit.rs"]
+mod transit;
+
 const TOKEN: &str = "canary-t0k-4711";
 
-/// A remote server with the tool `echo`, which remembers the credentials that it was given.
+/// A remote server at any path, whose tool `echo` tells the path and the credential, and which remembers the credentials.
 struct Upstream {
     url: String,
     seen: Arc<Mutex<Vec<String>>>,
@@ -75,6 +80,7 @@ impl Upstream {
 
 async fn answer(request: Request<Incoming>, seen: &Mutex<Vec<String>>) -> Result<Response<Full<Bytes>>, Infallible> {
     let credential = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    let echoed = format!("{} {}", request.uri().path(), credential.as_deref().unwrap_or_default());
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let message: Value = serde_json::from_slice(&body).unwrap_or_default();
     let result = match message["method"].as_str().unwrap_or_default() {
@@ -88,7 +94,7 @@ async fn answer(request: Request<Incoming>, seen: &Mutex<Vec<String>>) -> Result
         }),
         _ => {
             seen.lock().unwrap().extend(credential);
-            json!({"resultType": "complete", "content": [{"type": "text", "text": "echoed"}]})
+            json!({"resultType": "complete", "content": [{"type": "text", "text": echoed}]})
         }
     };
     let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
@@ -220,6 +226,27 @@ async fn people_bring_their_own_secrets() {
     binary.stop().await;
     let binary = home.start(&with("vault-readonly", &prefix)).await;
     works(&binary.gateway("all"), &upstream, TOKEN).await;
+    binary.stop().await;
+
+    // Elsewhere a reference is neither a value nor anything that could be copied.
+    let (code, text) =
+        run(&home, &["secrets", "migrate", "--from", "database", "--to", "vault"], &with("vault", &prefix));
+    assert!(
+        code == 1 && text.contains("copied 0") && text.contains("1 secrets only say where in Vault"),
+        "{code} {text}"
+    );
+    for secrets in ["database", "vault"] {
+        let binary = home.start(&with(secrets, &prefix)).await;
+        let gateway = binary.gateway("all");
+        gateway.until_listed("tracker__echo").await;
+        upstream.seen();
+        let result = gateway.call("tracker__echo", json!({})).await;
+        assert!(result["isError"] == true && upstream.seen().is_empty(), "{result}");
+        binary.stop().await;
+    }
+    let binary = home.start(&with("database", &prefix)).await;
+    apply(&binary, &install(json!({"team": "finance"}), json!("canary-anew"))).await.ok();
+    works(&binary.gateway("all"), &upstream, "canary-anew").await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The binary on PostgreSQL: what keeps it from starting, two on one database, and one that is killed again and again.
 //!
-//! `eval "$(.ci/postgres)"` starts a server for them. `ARCHESTRA_TEST_SECONDS` says how much trouble there is, 10 if it is absent.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "this is test code")]
+//! `eval "$(.ci/pgbouncer)"` starts a server for them and a pooler in front of it. `ARCHESTRA_TEST_SECONDS` says how much trouble there is, 10 if it is absent.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "this is test code")]
 
 use archestra_tests::{
     Api, Home, Running, Start,
@@ -22,6 +22,9 @@ use tokio::{task::JoinSet, time::Instant};
 /// Within this a change through one process is in effect in every other one.
 const FOLLOWED: Duration = Duration::from_secs(1);
 
+#[path = "stores/canaries.rs"]
+mod canaries;
+
 fn seconds() -> u64 {
     let text = std::env::var("ARCHESTRA_TEST_SECONDS").unwrap_or_else(|_| "10".to_owned());
     text.parse().expect("ARCHESTRA_TEST_SECONDS is a number of seconds")
@@ -36,13 +39,18 @@ fn key_file(home: &Home, name: &str) -> PathBuf {
 }
 
 fn on(database: &Database, key: &Path) -> Start {
+    at(database.url(), key)
+}
+
+/// How the binary is started on the database at a URL.
+fn at(url: String, key: &Path) -> Start {
     Start {
         args: ["--runtime", "none", "--key-file"]
             .into_iter()
             .map(str::to_owned)
             .chain([key.display().to_string()])
             .collect(),
-        env: vec![("ARCHESTRA_DATABASE_URL", database.url()), ("ARCHESTRA_QUICKSTART", "false".to_owned())],
+        env: vec![("ARCHESTRA_DATABASE_URL", url), ("ARCHESTRA_QUICKSTART", "false".to_owned())],
     }
 }
 
@@ -103,6 +111,26 @@ async fn a_change_through_one_process_is_seen_by_calls_through_the_other() {
     let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
     let start = on(&database, &key_file(&homes[0], "key"));
     let (first, second) = tokio::join!(homes[0].start(&start), homes[1].start(&start));
+    changes_reach(first, second).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL and PgBouncer"]
+async fn a_change_is_seen_through_a_pooler_and_past_it() {
+    let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
+    let key = key_file(&homes[0], "key");
+    let (direct, pooled) = (on(&database, &key), at(database.pooled_url(), &key));
+    // Both find an empty database, and one of them makes its tables.
+    let (first, second) = tokio::join!(homes[0].start(&direct), homes[1].start(&pooled));
+    assert!(second.log().contains("a pooler is in front of the database"), "{}", second.log());
+    changes_reach(first, second).await;
+    let (first, second) = tokio::join!(homes[0].start(&pooled), homes[1].start(&pooled));
+    assert!(first.api().get("/api/v1/gateways").await.ok()["items"].as_array().is_some_and(Vec::is_empty));
+    assert!(first.stop().await.success() && second.stop().await.success());
+}
+
+/// Makes changes through either of two processes, and waits until calls through the other one go by them.
+async fn changes_reach(first: Running, second: Running) {
     let remote = Remote::start().await;
     let entry = json!({ "name": "tracker", "scope": "organization", "remote": { "url": remote.url() } });
     first.api().post("/api/v1/entries", &entry).await.ok();

@@ -8,6 +8,7 @@ use archestra_tests::{
     remote::{Mood, Remote},
 };
 use http::Method;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{
@@ -319,7 +320,18 @@ async fn no_caller_makes_more_calls_or_opens_more_streams_than_it_may() {
     let refused = api.send(Method::GET, "/v1/mcp/peer", &headers, None).await;
     assert_eq!(refused.status, 429, "{}", refused.text());
     assert!(refused.text().contains("1 stream"), "{}", refused.text());
+    let id = api.get("/api/v1/installations").await.ok()["items"][0]["id"].as_str().unwrap().to_owned();
+    let logs = format!("/api/v1/installations/{id}/logs?follow=true");
+    let follow = || api.open(Method::GET, &logs, &[], bytes::Bytes::new());
+    let refused = api.get(&logs).await;
+    assert_eq!((refused.status, refused.headers["retry-after"].as_bytes()), (429, b"1".as_slice()));
+    assert!(refused.text().contains("1 stream"), "{}", refused.text());
+    assert_eq!(api.get(&logs.replace("follow=true", "follow=false")).await.status, 200);
     drop(stream);
+    until(async || follow().await.unwrap().status() == 200, 5).await;
+    let followed = follow().await.unwrap();
+    assert_eq!((followed.status().as_u16(), listen().await.unwrap().status().as_u16()), (200, 429));
+    drop(followed);
     until(async || listen().await.unwrap().status() == 200, 5).await;
 }
 
@@ -354,6 +366,51 @@ async fn a_client_that_stops_reading_gives_its_servers_connection_back() {
     remote.be(Mood::Well);
     assert_eq!(text(&gateway.call("remote__wait", json!({ "say": "on" })).await), "waited for on");
     drop(client);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_window_loses_its_connection() {
+    let home = Home::new();
+    let binary = start(&home, &["--write-timeout", "1s"]).await;
+    let remote = Remote::start().await;
+    installed(&binary, "remote", &json!({ "remote": { "url": remote.url() } })).await;
+    let gateway = binary.gateway("remote");
+    gateway.until_listed("remote__wait").await;
+    let address = binary.url().trim_start_matches("http://").to_owned();
+    let (headers, body) = modern("tools/call", json!({ "name": "remote__wait", "arguments": {} }), 1);
+    for (mood, window) in [(Mood::Flooding, 0), (Mood::Flooding, 1), (Mood::Flooding, 100_000), (Mood::Well, 1)] {
+        remote.be(mood);
+        // What the server sends is passed on by a task of its own, which sees how it ends.
+        let (mut sent, mut sending) = TcpStream::connect(&address).await.unwrap().into_split();
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (mut from_client, mut to_client) = tokio::io::split(theirs);
+        let down = tokio::spawn(async move { tokio::io::copy(&mut sent, &mut to_client).await });
+        let up = tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut sending).await });
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let shaken = builder.initial_stream_window_size(window).handshake(TokioIo::new(ours)).await;
+        let (mut sender, connection) = shaken.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = http::Request::post(format!("http://{address}/v1/mcp/remote"));
+        let own = [
+            ("authorization", format!("Bearer {ADMIN}")),
+            ("accept", "application/json, text/event-stream".to_owned()),
+            ("content-type", "application/json".to_owned()),
+        ];
+        for (name, value) in headers.iter().chain(&own) {
+            request = request.header(*name, value);
+        }
+        let request = request.body(http_body_util::Full::new(body.clone())).unwrap();
+        let unread = sender.send_request(request).await.unwrap();
+        assert_eq!(unread.status(), 200);
+        let ended = tokio::time::timeout(Duration::from_secs(10), down).await;
+        drop(ended.unwrap_or_else(|_| panic!("{mood:?} through a window of {window}: the connection is still there")));
+        up.abort();
+        connection.abort();
+        until(async || remote.flowing() == 0, 5).await;
+        drop(unread);
+    }
+    remote.be(Mood::Well);
+    assert_eq!(text(&gateway.call("remote__wait", json!({ "say": "on" })).await), "waited for on");
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ use tokio::{
 const QUEUE: usize = 64;
 /// A caller's own id may be longer than the number that the server saw.
 const SLACK: usize = 64 * 1024;
+/// The longest line that is read.
+pub(super) const LONGEST: usize = MAX_LINE + SLACK;
 /// How long what the bridge said last is read after its side was closed for writing.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -121,10 +123,7 @@ where
 {
     let (reader, writer) = tokio::io::split(stream);
     let greeted = within(deadline, greet(reader, writer, token, Purpose::Channel)).await?;
-    let Greeted { reader, writer, mut lines } = greeted;
-    let begun = io::Cursor::new(lines.room().split());
-    let options = MultiplexerOptions { max_line: options.max_line.max(MAX_LINE) + SLACK, ..options };
-    Ok(Multiplexer::start(begun.chain(reader), writer, options))
+    Ok(greeted.into_multiplexer(options))
 }
 
 /// What the server announces, over a new TCP connection.
@@ -183,7 +182,7 @@ impl fmt::Debug for Events {
     }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     deadline: Duration,
     connecting: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, ConnectError> {
@@ -197,10 +196,10 @@ async fn dial(address: SocketAddr) -> io::Result<(tokio::net::tcp::OwnedReadHalf
 }
 
 /// A connection that was let in; what came after the answer is in `lines`.
-struct Greeted<R, W> {
-    reader: R,
-    writer: W,
-    lines: LineSplitter,
+pub(super) struct Greeted<R, W> {
+    pub(super) reader: R,
+    pub(super) writer: W,
+    pub(super) lines: LineSplitter,
 }
 
 async fn greet<R, W>(
@@ -215,7 +214,7 @@ where
 {
     writer.write_all(hello(token, purpose).as_bytes()).await?;
     writer.flush().await?;
-    let mut lines = LineSplitter::new(MAX_LINE + SLACK);
+    let mut lines = LineSplitter::new(LONGEST);
     loop {
         if let Some(line) = lines.next_line() {
             let Line::Whole(line) = line else {
@@ -238,13 +237,19 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    fn into_channel(self) -> (Channel, Driver) {
+    pub(super) fn into_channel(self) -> (Channel, Driver) {
         let (to_server, outgoing) = mpsc::channel(QUEUE);
         let (incoming, from_server) = mpsc::channel(QUEUE);
         (Channel::new(to_server, from_server), Driver(Box::pin(self.carry(outgoing, incoming))))
     }
 
-    fn into_events(self) -> Events {
+    pub(super) fn into_multiplexer(mut self, options: MultiplexerOptions) -> Multiplexer {
+        let begun = io::Cursor::new(self.lines.room().split());
+        let options = MultiplexerOptions { max_line: options.max_line.max(MAX_LINE) + SLACK, ..options };
+        Multiplexer::start(begun.chain(self.reader), self.writer, options)
+    }
+
+    pub(super) fn into_events(self) -> Events {
         Events { reader: Box::new(self.reader), _writer: Box::new(self.writer), lines: self.lines }
     }
 

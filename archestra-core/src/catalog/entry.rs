@@ -44,6 +44,9 @@ pub struct Entry {
     /// The `apply` set that made it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_set: Option<String>,
+    /// The deployment YAML as it was given, where a change of variables has taken something out of it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_yaml: Option<String>,
     /// Whether a registry admin saved it last: only then may its URL name a private host that the operator lists.
     #[serde(default)]
     pub saved_by_admin: bool,

@@ -88,6 +88,8 @@ pub struct WorkloadSummary {
     pub namespace: Option<String>,
     /// How it is.
     pub status: WorkloadStatus,
+    /// What somebody else has changed or removed of that which was applied. Applying again puts it back.
+    pub drift: Option<String>,
 }
 
 /// What a watch sends.

@@ -1,6 +1,6 @@
 //! Copying secrets from one store to another, with a look at what arrived.
 
-use super::{Expect, SecretRef, SecretStore};
+use super::{Accepts, Expect, SecretRef, SecretStore};
 use crate::{Error, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -16,15 +16,19 @@ pub struct Copied {
     pub present: usize,
     /// Bundles that somebody removed meanwhile.
     pub gone: usize,
+    /// Bundles that only say where values are kept, for a store that read them there: they hold nothing to copy.
+    pub references: usize,
 }
 
 enum Outcome {
     Written,
     Present,
     Gone,
+    Reference,
 }
 
-/// Copies every bundle of `from` to `to` under the same reference, reads each back, and removes nothing anywhere.
+/// Copies every bundle of `from` to `to` under the same reference, reads each back, and removes nothing anywhere. What `from`
+/// cannot resolve, since it stores values and this says that one is kept elsewhere, is counted and left.
 ///
 /// It may be interrupted and repeated: what is there already is left alone, and what differs is written over. Bundles that only
 /// `to` has stay.
@@ -41,6 +45,7 @@ pub async fn copy_secrets(from: &dyn SecretStore, to: &dyn SecretStore) -> Resul
                 Outcome::Written => copied.written += 1,
                 Outcome::Present => copied.present += 1,
                 Outcome::Gone => copied.gone += 1,
+                Outcome::Reference => copied.references += 1,
             }
             Ok(copied)
         })
@@ -48,12 +53,17 @@ pub async fn copy_secrets(from: &dyn SecretStore, to: &dyn SecretStore) -> Resul
 }
 
 async fn copy_one(from: &dyn SecretStore, to: &dyn SecretStore, reference: &SecretRef) -> Result<Outcome> {
-    let bundle = match from.get(reference).await {
+    let read = match from.accepts() {
+        Accepts::Values => from.written(reference).await,
+        Accepts::References => from.get(reference).await,
+    };
+    let bundle = match read {
+        Ok(stored) if stored.bundle.external().next().is_some() => return Ok(Outcome::Reference),
         Ok(stored) => stored.bundle,
         Err(Error::NotFound { .. }) => return Ok(Outcome::Gone),
         Err(error) => return Err(error),
     };
-    let expect = match to.get(reference).await {
+    let expect = match to.written(reference).await {
         Ok(stored) if stored.bundle == bundle => return Ok(Outcome::Present),
         Ok(stored) => Expect::Version(stored.version),
         Err(Error::NotFound { .. }) => Expect::Absent,
@@ -73,9 +83,12 @@ async fn copy_one(from: &dyn SecretStore, to: &dyn SecretStore, reference: &Secr
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;
-    use crate::testing::{
-        Faulty, MemorySecrets,
-        fixtures::{bundle, secret_ref},
+    use crate::{
+        secret::SecretValue,
+        testing::{
+            Faulty, MemorySecrets,
+            fixtures::{bundle, secret_ref},
+        },
     };
     use std::sync::Arc;
 
@@ -103,6 +116,22 @@ mod tests {
         }
         assert_eq!(to.get(&secret_ref("entries/own")).await.unwrap().bundle, bundle(&[("n", "own")]));
         let again = copy_secrets(&from, &to).await.unwrap();
-        assert_eq!(again, Copied { written: 0, present: 40, gone: 0 });
+        assert_eq!(again, Copied { present: 40, ..Copied::default() });
+    }
+
+    #[tokio::test]
+    async fn what_only_says_where_a_value_is_kept_is_counted_and_never_copied_as_a_value() {
+        let (from, to) = (MemorySecrets::new(), MemorySecrets::new());
+        let at = SecretValue::kept_at("team/tickets#token".parse().unwrap());
+        let kept = [("token", at)].into_iter().collect();
+        let (theirs, ours) = (secret_ref("entries/theirs"), secret_ref("entries/ours"));
+        from.of_references().put(&theirs, &kept, Expect::Any).await.unwrap();
+        from.put(&ours, &bundle(&[("token", "t0k")]), Expect::Any).await.unwrap();
+        // What stood for a value before is written over by the value.
+        to.of_references().put(&ours, &kept, Expect::Any).await.unwrap();
+        let copied = copy_secrets(&from, &to).await.unwrap();
+        assert_eq!(copied, Copied { written: 1, references: 1, ..Copied::default() });
+        assert_eq!(to.list("").await.unwrap(), std::slice::from_ref(&ours));
+        assert_eq!(to.get(&ours).await.unwrap().bundle, bundle(&[("token", "t0k")]));
     }
 }

@@ -54,6 +54,8 @@ pub enum Purpose {
     Peers,
     /// Pagination cursors.
     Cursors,
+    /// Digests that tell whether secret values have changed, where others can see them.
+    Digests,
 }
 
 impl Purpose {
@@ -65,6 +67,7 @@ impl Purpose {
             Self::Cookies => b"archestra/cookies/v1",
             Self::Peers => b"archestra/peers/v1",
             Self::Cursors => b"archestra/cursors/v1",
+            Self::Digests => b"archestra/digests/v1",
         }
     }
 }
@@ -79,6 +82,12 @@ pub enum KeyRingError {
     /// A line of the key file is not `<id> <base64 of 32 bytes>`.
     #[error("line {line} of the key file is not `<key id> <base64 of 32 random bytes>`")]
     Line {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// A line holds a key that somebody else's key wraps.
+    #[error("line {line} of the key file holds a key that a transit key of Vault wraps: name that transit key")]
+    Wrapped {
         /// Which line, from 1.
         line: usize,
     },
@@ -138,7 +147,7 @@ impl KeyRing {
         Ok(Self { masters: BTreeMap::from([(newest.clone(), master)]), newest })
     }
 
-    /// Reads the text form.
+    /// Reads the text form. Keys that are wrapped by a transit key of Vault, `vault:v1:…`, have to be unwrapped before.
     ///
     /// # Errors
     /// [`KeyRingError`], naming the line; never any of its content.
@@ -153,6 +162,9 @@ impl KeyRing {
             let bad = || KeyRingError::Line { line: n + 1 };
             let (id, key) = line.split_once(char::is_whitespace).ok_or_else(bad)?;
             let id: KeyId = id.parse().map_err(|_| bad())?;
+            if key.trim_start().starts_with("vault:") {
+                return Err(KeyRingError::Wrapped { line: n + 1 });
+            }
             let bytes = Zeroizing::new(STANDARD.decode(key.trim()).map_err(|_| bad())?);
             let master = Zeroizing::new(<[u8; MASTER_LEN]>::try_from(bytes.as_slice()).map_err(|_| bad())?);
             newest.get_or_insert_with(|| id.clone());
@@ -274,6 +286,17 @@ impl Derived {
         (self.newest.clone(), hmac::sign(key, message).as_ref().to_vec())
     }
 
+    /// The ids of all keys, the newest first.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyId> {
+        std::iter::once(&self.newest).chain(self.macs.keys().filter(|key| **key != self.newest))
+    }
+
+    /// An HMAC-SHA256 over `message` under this key; `None` without that key.
+    #[must_use]
+    pub fn sign_under(&self, key: &KeyId, message: &[u8]) -> Option<Vec<u8>> {
+        Some(hmac::sign(self.macs.get(key)?, message).as_ref().to_vec())
+    }
+
     /// Whether [`sign`](Self::sign) made `tag` for `message`.
     #[must_use]
     pub fn verify(&self, key: &KeyId, message: &[u8], tag: &[u8]) -> bool {
@@ -357,8 +380,13 @@ mod tests {
 
     #[test]
     fn bad_key_files_are_refused_with_their_line_and_nothing_of_their_content() {
-        for (text, expected) in [("", "holds no key"), ("a", "line 1"), ("\na !!!", "line 2"), ("a c2hvcnQ=", "line 1")]
-        {
+        for (text, expected) in [
+            ("", "holds no key"),
+            ("a", "line 1"),
+            ("\na !!!", "line 2"),
+            ("a c2hvcnQ=", "line 1"),
+            ("\n\na vault:v1:c2hvcnQ=", "line 3 of the key file holds a key that a transit key"),
+        ] {
             let error = KeyRing::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("c2hvcnQ="));

@@ -61,6 +61,23 @@ pub struct StoredBundle {
     pub version: SecretVersion,
 }
 
+impl StoredBundle {
+    /// This, if all of it is values: what a store that resolves no references gives.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] when some of it is kept elsewhere, with what and where.
+    pub fn values(self, reference: &SecretRef) -> Result<Self> {
+        let Some((key, at)) = self.bundle.external().next() else { return Ok(self) };
+        Err(Error::Backend {
+            backend: "secret store",
+            reason: format!(
+                "{key} of secret {reference} is kept in Vault, at {at}, and this server does not read it there: start it with `vault-readonly` again, or enter the value"
+            ),
+            source: None,
+        })
+    }
+}
+
 /// Where secrets are kept.
 ///
 /// # Contract
@@ -84,16 +101,23 @@ pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
         Accepts::Values
     }
 
-    /// Reads the newest version as it was written: where the store accepts references, these, and not what they lead to.
+    /// Reads the newest version as it was written: references, and not what they lead to. It may hold what the store does not
+    /// accept any more.
     async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
         self.get(reference).await
     }
 
-    /// Reads the newest version, all of it values.
+    /// Reads the newest version, all of it values. References that the store does not resolve are an error that names them.
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle>;
 
     /// Writes a bundle whole and returns its new version.
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion>;
+
+    /// Writes what [`written`](Self::written) gave, or a part of it, under another reference. Neither is it refused for what the
+    /// store no longer [accepts](Self::accepts), nor is looked at what references in it lead to: only the place changes.
+    async fn rewrite(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        self.put(reference, bundle, expect).await
+    }
 
     /// Removes the bundle and all its versions.
     async fn remove(&self, reference: &SecretRef) -> Result<()>;

@@ -2,7 +2,10 @@
 
 use super::ExternalRef;
 use crate::{Error, Result};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 use zeroize::Zeroizing;
 
@@ -124,26 +127,39 @@ impl SecretBundle {
         self.0.is_empty()
     }
 
-    /// The JSON object of all values, for a backend that encrypts it before it goes anywhere.
+    /// What is kept elsewhere of it, by key.
+    pub fn external(&self) -> impl Iterator<Item = (&str, &ExternalRef)> {
+        self.iter().filter_map(|(key, value)| Some((key, value.external()?)))
+    }
+
+    /// The JSON object of all values, for a backend that encrypts it before it goes anywhere. What is kept elsewhere is
+    /// `{"vault": "path#key"}` in it, which no value can be taken for.
     ///
     /// # Panics
     /// Never: a map of strings is always JSON.
     #[must_use]
     pub fn to_plaintext(&self) -> Zeroizing<Vec<u8>> {
-        let plain: BTreeMap<&str, &str> = self.iter().map(|(key, value)| (key, value.expose())).collect();
+        let plain: BTreeMap<&str, Plain<'_>> = self
+            .iter()
+            .map(|(key, value)| match value.external() {
+                None => (key, Plain::Here(value.expose())),
+                Some(reference) => (key, Plain::Elsewhere { vault: reference.as_str() }),
+            })
+            .collect();
         Zeroizing::new(serde_json::to_vec(&plain).expect("a map of strings is always JSON"))
     }
 
     /// The reverse of [`to_plaintext`](Self::to_plaintext).
     ///
     /// # Errors
-    /// [`Error::Backend`] when this is not an object of strings; the text never holds any of it.
+    /// [`Error::Backend`] when this is not an object of strings and references; the text never holds any of it.
     pub fn from_plaintext(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|_| Error::Backend {
+        let stored: BTreeMap<String, Stored> = serde_json::from_slice(bytes).map_err(|_| Error::Backend {
             backend: "secret store",
             reason: "a stored bundle is not an object of strings".to_owned(),
             source: None,
-        })
+        })?;
+        Ok(stored.into_iter().map(|(key, Stored(value))| (key, value)).collect())
     }
 }
 
@@ -156,6 +172,53 @@ impl fmt::Debug for SecretBundle {
 impl<K: Into<String>, V: Into<SecretValue>> FromIterator<(K, V)> for SecretBundle {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(iter: I) -> Self {
         Self(iter.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+/// One value in a plaintext.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Plain<'a> {
+    Here(&'a str),
+    Elsewhere { vault: &'a str },
+}
+
+/// The same, read. Nothing between holds a copy of a value that is not wiped, as serde's own enums would.
+struct Stored(SecretValue);
+
+impl<'de> Deserialize<'de> for Stored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StoredVisitor)
+    }
+}
+
+struct StoredVisitor;
+
+impl<'de> Visitor<'de> for StoredVisitor {
+    type Value = Stored;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value, or where it is kept")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Stored, E> {
+        Ok(Stored(SecretValue::new(text)))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Stored, E> {
+        Ok(Stored(SecretValue::new(text)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Stored, A::Error> {
+        use serde::de::Error as _;
+        let place = map.next_entry::<String, String>()?;
+        match (place, map.next_key::<String>()?) {
+            (Some((key, text)), None) if key == "vault" => {
+                let reference = text.parse().map_err(|_| A::Error::custom("not a reference"))?;
+                Ok(Stored(SecretValue::kept_at(reference)))
+            }
+            _ => Err(A::Error::custom("not a reference")),
+        }
     }
 }
 

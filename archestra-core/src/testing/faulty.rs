@@ -180,6 +180,12 @@ impl<T: ?Sized> Faulty<T> {
         Self { faults: Faults::default(), inner }
     }
 
+    /// A backend that fails together with others: the calls of all of them count together.
+    #[must_use]
+    pub const fn sharing(inner: Arc<T>, faults: Faults) -> Self {
+        Self { faults, inner }
+    }
+
     /// What it does wrong, to be kept by the test.
     #[must_use]
     pub fn faults(&self) -> Faults {
@@ -209,6 +215,10 @@ impl<T: SecretStore + ?Sized> SecretStore for Faulty<T> {
 
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
         self.faults.around(self.inner.put(reference, bundle, expect)).await
+    }
+
+    async fn rewrite(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        self.faults.around(self.inner.rewrite(reference, bundle, expect)).await
     }
 
     async fn remove(&self, reference: &SecretRef) -> Result<()> {

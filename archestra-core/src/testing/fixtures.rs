@@ -74,6 +74,7 @@ pub fn remote_entry(name: &str) -> Entry {
         author: None,
         secrets: None,
         apply_set: None,
+        given_yaml: None,
         saved_by_admin: true,
         created_at: at,
         updated_at: at,

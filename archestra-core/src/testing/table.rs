@@ -128,7 +128,7 @@ impl<S: Rules> Table<S> {
     /// One page of the records between two keys that match.
     pub(super) fn list(
         &self,
-        kind: fn(uuid::Uuid) -> Key<S>,
+        kind: impl Fn(uuid::Uuid) -> Key<S>,
         page: &PageRequest,
         matches: impl Fn(&S::Record) -> bool,
     ) -> Result<Page<Versioned<S::Record>>> {

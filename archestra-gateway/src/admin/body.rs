@@ -12,9 +12,13 @@ use http::header;
 use http_body::Body as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::time::Duration;
 
 /// The greatest body that the control plane takes.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// How long a client may take to send its body.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In which notation a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +80,9 @@ impl<S: Send + Sync> FromRequest<S> for Document {
             Some(text) => media_format(text).ok_or_else(|| Problem::media_type("application/json"))?,
             None => return Err(Problem::media_type("application/json")),
         };
+        let read = tokio::time::timeout(READ_TIMEOUT, Bytes::from_request(request, state)).await;
         let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
+            read.map_err(|_| Problem::slow(READ_TIMEOUT))?.map_err(|rejection| match rejection.status().as_u16() {
                 413 => Problem::too_large(MAX_BODY),
                 _ => Problem::malformed("the body ended early; send it again"),
             })?;

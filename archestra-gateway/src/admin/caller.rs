@@ -20,6 +20,9 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
+/// How much of a path goes into the record of a refusal.
+const MAX_SUBJECT: usize = 256;
+
 /// The authenticated caller of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Who {
@@ -188,7 +191,8 @@ where
 
 /// Records that somebody was refused a change.
 pub(super) async fn record_refusals(State(state): State<AdminState>, request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let path: String = request.uri().path().chars().take(MAX_SUBJECT).collect();
+    let method = request.method().clone();
     let (mut parts, body) = request.into_parts();
     let who = Who::from_request_parts(&mut parts, &state).await.ok();
     let response = next.run(Request::from_parts(parts, body)).await;

@@ -4,7 +4,7 @@ use archestra_core::{Error, Finding, identity::Permission};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// The media type of every error answer.
 pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
@@ -109,6 +109,12 @@ impl Problem {
         Self::new(StatusCode::PRECONDITION_FAILED, "version-lost", detail)
     }
 
+    /// 408.
+    pub(crate) fn slow(after: Duration) -> Self {
+        let detail = format!("the body took longer than {} s to arrive; send it again", after.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "slow", detail)
+    }
+
     /// 413.
     pub(crate) fn too_large(limit: usize) -> Self {
         Self::new(
@@ -125,6 +131,11 @@ impl Problem {
             "media-type",
             format!("this is not understood here; send `Content-Type: {accepted}`"),
         )
+    }
+
+    /// 429: the caller uses as much of something at once as one may.
+    pub(crate) fn too_many(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail)
     }
 
     /// 422.
@@ -230,6 +241,8 @@ fn title(kind: &str) -> &'static str {
         "version-lost" => "somebody else was faster",
         "too-large" => "the body is too large",
         "media-type" => "the media type is not understood",
+        "slow" => "the request took too long to arrive",
+        "too-many" => "too much at once",
         "invalid" => "what was sent is not acceptable",
         "backend-refused" => "a backend refused the platform",
         "unavailable" => "a backend does not answer",
@@ -314,8 +327,13 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self.body()).expect("strings and numbers are always JSON");
         let mut response = (self.status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        let later = match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => Some("5"),
+            StatusCode::TOO_MANY_REQUESTS => Some("1"),
+            _ => None,
+        };
+        if let Some(later) = later {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(later));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response

@@ -4,6 +4,7 @@ mod access;
 mod applying;
 mod bad_input;
 mod failing;
+mod killed;
 mod openapi;
 mod resources;
 

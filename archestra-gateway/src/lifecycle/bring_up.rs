@@ -8,6 +8,7 @@ use archestra_core::{
     installation::{Installation, InstallationState},
     runtime::{Phase, RevisionNumber, WorkloadId, WorkloadStatus},
 };
+use futures::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -48,16 +49,60 @@ impl Lifecycle {
     /// As [`bring_up`](Self::bring_up), by whoever has the claim already.
     pub(super) fn bring_up_claimed(&self, id: InstallationId, claim: Claim) {
         let this = self.clone();
+        self.inner.tasks.spawn(async move { this.work(id, claim).await });
+    }
+
+    async fn work(&self, id: InstallationId, claim: Claim) {
+        let mut claim = Some(claim);
+        while let Some(held) = claim {
+            tokio::select! {
+                () = self.inner.stop.cancelled() => return,
+                () = self.round(id) => {}
+            }
+            claim = held.finish();
+        }
+    }
+
+    /// Lists installations again, a few at a time, that were ready when the platform ended: a listing that a change had
+    /// asked for may have been cut short, and nobody heard when their servers' tools changed meanwhile.
+    pub(super) fn catch_up(&self, ids: Vec<InstallationId>) {
+        let this = self.clone();
         self.inner.tasks.spawn(async move {
-            let mut claim = Some(claim);
-            while let Some(held) = claim {
-                tokio::select! {
-                    () = this.inner.stop.cancelled() => return,
-                    () = this.round(id) => {}
-                }
-                claim = held.finish();
+            let all = stream::iter(ids).for_each_concurrent(this.options().parallel, |id| this.list_again(id));
+            tokio::select! {
+                () = this.inner.stop.cancelled() => {}
+                () = all => {}
             }
         });
+    }
+
+    async fn list_again(&self, id: InstallationId) {
+        let Some(claim) = self.inner.jobs.claim(id) else { return };
+        match self.try_list_again(id).await {
+            Ok(Round::Failed(failure)) => {
+                tracing::debug!(installation = %id, reason = %failure.reason, "an installation could not be listed again");
+            }
+            Ok(Round::Later(error)) | Err(error) => {
+                tracing::debug!(installation = %id, %error, "an installation could not be listed again");
+            }
+            Ok(Round::Done | Round::Gone) => {}
+        }
+        if let Some(claim) = claim.finish() {
+            self.work(id, claim).await;
+        }
+    }
+
+    async fn try_list_again(&self, id: InstallationId) -> Result<Round> {
+        let installation = self.installation(id).await?.value;
+        let entry = self.entry(installation.entry).await?.value;
+        if let Some(workload) = &installation.workload {
+            // What has not been applied yet is applied by the pass that this belongs to.
+            let Some(newest) = self.history(workload).await?.pop() else { return Ok(Round::Gone) };
+            if let Some(failure) = self.wait_running(workload, newest.value.number).await {
+                return Ok(Round::Failed(failure));
+            }
+        }
+        self.discover_round(id, &entry).await
     }
 
     async fn round(&self, id: InstallationId) {

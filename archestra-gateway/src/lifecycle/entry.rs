@@ -1,8 +1,12 @@
 //! Saving entries: checked, with their secrets, and together with everything that follows from the change.
 
 mod follow;
+mod overrides;
 
-use self::follow::{Following, Shed};
+use self::{
+    follow::{Following, Shed},
+    overrides::Overrides,
+};
 use super::{ATTEMPTS, Lifecycle, check_expect, now, raced, secrets::ENTRIES};
 use archestra_core::{
     Error, Finding, Result, Validate,
@@ -86,9 +90,24 @@ impl Lifecycle {
                 Some(id) => (id, expect),
                 None => (EntryId::new(), Expect::Absent),
             };
-            this.save_entry_owned(id, draft, expect).await
+            this.save_entry_owned(id, draft, Overrides::InStep, expect).await
         })
         .await
+    }
+
+    /// Makes an entry be again what it was before a change that is undone: what the draft says of it, to the letter.
+    ///
+    /// # Errors
+    /// As [`save_entry`](Self::save_entry).
+    pub(crate) async fn restore_entry(
+        &self,
+        id: EntryId,
+        draft: EntryDraft,
+        given_yaml: Option<String>,
+        expect: FeedExpect,
+    ) -> Result<Versioned<Entry>> {
+        let yaml = Overrides::AsTheyWere(given_yaml);
+        self.owned(move |this| async move { this.save_entry_owned(id, draft, yaml, expect).await }).await
     }
 
     /// Checks a draft as [`save_entry`](Self::save_entry) does, and says what saving it would do.
@@ -97,13 +116,19 @@ impl Lifecycle {
     /// As [`save_entry`](Self::save_entry).
     pub async fn preview_entry(&self, id: Option<EntryId>, draft: EntryDraft) -> Result<Preview> {
         let (id, expect) = id.map_or((EntryId::new(), Expect::Absent), |id| (id, Expect::Any));
-        Ok(self.prepare_entry(id, draft, expect).await?.preview())
+        Ok(self.prepare_entry(id, draft, Overrides::InStep, expect).await?.preview())
     }
 
-    async fn save_entry_owned(&self, id: EntryId, draft: EntryDraft, expect: FeedExpect) -> Result<Versioned<Entry>> {
+    async fn save_entry_owned(
+        &self,
+        id: EntryId,
+        draft: EntryDraft,
+        yaml: Overrides,
+        expect: FeedExpect,
+    ) -> Result<Versioned<Entry>> {
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let prepared = self.prepare_entry(id, draft.clone(), expect).await?;
+            let prepared = self.prepare_entry(id, draft.clone(), yaml.clone(), expect).await?;
             match self.save_prepared(prepared).await {
                 Err(error) if raced(&error) => {
                     let named = self.catalog().find_one::<Entry>(Lookup::EntryNamed(draft.spec.name.clone())).await?;
@@ -118,7 +143,13 @@ impl Lifecycle {
         Err(last.unwrap_or_else(|| Error::conflict("entry", id, "it is being changed all the time; try again")))
     }
 
-    async fn prepare_entry(&self, id: EntryId, draft: EntryDraft, expect: FeedExpect) -> Result<Prepared> {
+    async fn prepare_entry(
+        &self,
+        id: EntryId,
+        draft: EntryDraft,
+        yaml: Overrides,
+        expect: FeedExpect,
+    ) -> Result<Prepared> {
         let present = match self.entry(id).await {
             Ok(present) => Some(present),
             Err(Error::NotFound { .. }) if expect == Expect::Absent => None,
@@ -148,6 +179,14 @@ impl Lifecycle {
                 "ask somebody with `entry:admin`, or let installations be asked for it",
             ));
         }
+        let given_yaml = match self.sync_yaml(before, &mut spec, yaml) {
+            Ok(given) => given,
+            Err(Error::Invalid(more)) => {
+                findings.extend(more);
+                None
+            }
+            Err(error) => return Err(error),
+        };
         if findings.is_empty() {
             // A runtime judges only what is right in itself; otherwise it would repeat what was said already.
             findings.extend(self.runtime_findings(&spec));
@@ -168,6 +207,7 @@ impl Lifecycle {
             author: before.map_or(author, |before| before.author),
             secrets: before.and_then(|before| before.secrets.clone()),
             apply_set: apply_set.or_else(|| before.and_then(|before| before.apply_set.clone())),
+            given_yaml,
             saved_by_admin,
             created_at: before.map_or(now, |before| before.created_at),
             updated_at: now,

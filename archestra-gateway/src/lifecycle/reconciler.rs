@@ -37,13 +37,15 @@ struct Memory {
     /// When what runs was started, to tell a new start from an old one.
     running: HashMap<WorkloadId, Option<chrono::DateTime<chrono::Utc>>>,
     swept: Option<Instant>,
+    /// When what somebody else had changed was put back last.
+    mended: HashMap<WorkloadId, Instant>,
 }
 
 impl Lifecycle {
     /// Reconciles until `shutdown`, then ends what is under way in the background.
     ///
     /// At the start, on every change of the catalog and of workloads, and from time to time it applies what is stored and
-    /// does not run, removes what runs and is not wanted, goes on with installations that were interrupted, lists tools again
+    /// does not run or was changed by somebody else, removes what runs and is not wanted, goes on with installations that were interrupted, lists tools again
     /// where a server said that they changed, and removes secrets that no row names.
     pub async fn run(&self, shutdown: CancellationToken) {
         tokio::select! {
@@ -130,7 +132,12 @@ impl Lifecycle {
                 }
                 self.ask(pending);
             }
-            WorkloadEvent::Changed(summary) => self.note_status(&summary, memory),
+            WorkloadEvent::Changed(summary) => {
+                if summary.drift.is_some() {
+                    self.ask(pending);
+                }
+                self.note_status(&summary, memory);
+            }
             WorkloadEvent::Removed(id) => {
                 memory.running.remove(&id);
                 self.ask(pending);
@@ -198,6 +205,7 @@ impl Lifecycle {
         let newest = self.newest_revisions().await?;
         memory.users.clear();
         let mut resumed = BTreeSet::new();
+        let mut ready = Vec::new();
         for installation in installations {
             let installation = installation.value;
             let interrupted = match installation.state {
@@ -209,6 +217,9 @@ impl Lifecycle {
                 self.bring_up(installation.id);
                 resumed.extend(installation.workload.clone());
             }
+            if installation.state == InstallationState::Ready {
+                ready.push(installation.id);
+            }
             if let Some(workload) = installation.workload {
                 memory.users.entry(workload).or_default().push(installation.id);
             }
@@ -217,6 +228,9 @@ impl Lifecycle {
             self.apply_missing(&observed, &newest, memory, &resumed).await;
             self.remove_unwanted(&observed, memory).await;
         }
+        if first {
+            self.catch_up(ready);
+        }
         Ok(())
     }
 
@@ -224,9 +238,10 @@ impl Lifecycle {
         &self,
         observed: &[WorkloadSummary],
         newest: &HashMap<WorkloadId, RevisionNumber>,
-        memory: &Memory,
+        memory: &mut Memory,
         resumed: &BTreeSet<WorkloadId>,
     ) {
+        let drifted = self.drifted(observed, memory);
         let running: HashMap<&WorkloadId, Option<RevisionNumber>> =
             observed.iter().map(|one| (&one.id, one.status.revision)).collect();
         let differs = |workload: &&WorkloadId| match (running.get(workload), newest.get(*workload)) {
@@ -239,13 +254,35 @@ impl Lifecycle {
             let users = memory.users.get(*workload).map(Vec::as_slice).unwrap_or_default();
             !resumed.contains(*workload) && !users.iter().any(|id| self.inner.jobs.busy(*id))
         };
-        let missing: Vec<WorkloadId> = memory.users.keys().filter(idle).filter(differs).cloned().collect();
+        let missing = memory.users.keys().filter(idle);
+        let missing: Vec<WorkloadId> =
+            missing.filter(|id| differs(id) || (drifted.contains(*id) && newest.contains_key(*id))).cloned().collect();
+        for id in missing.iter().filter(|id| drifted.contains(*id)) {
+            memory.mended.insert(id.clone(), Instant::now());
+        }
         let apply = |workload: WorkloadId| async move {
             if let Err(error) = self.apply_newest(&workload).await {
                 tracing::warn!(%workload, %error, "a workload could not be applied; it is tried again");
             }
         };
         stream::iter(missing).for_each_concurrent(self.options().parallel, apply).await;
+    }
+
+    /// What somebody else has changed. Who keeps changing it is answered once in a while, and not at once each time.
+    fn drifted(&self, observed: &[WorkloadSummary], memory: &mut Memory) -> BTreeSet<WorkloadId> {
+        let pause = self.options().resync;
+        memory.mended.retain(|_, mended| mended.elapsed() < pause);
+        let mut drifted = BTreeSet::new();
+        for summary in observed {
+            let Some(drift) = summary.drift.as_ref().filter(|_| !memory.mended.contains_key(&summary.id)) else {
+                continue;
+            };
+            if memory.users.contains_key(&summary.id) {
+                tracing::info!(workload = %summary.id, drift, "a workload is put back as it was applied");
+                drifted.insert(summary.id.clone());
+            }
+        }
+        drifted
     }
 
     async fn remove_unwanted(&self, observed: &[WorkloadSummary], memory: &Memory) {

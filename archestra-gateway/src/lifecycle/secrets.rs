@@ -6,7 +6,7 @@ use archestra_core::{
     catalog::{CatalogStoreExt, Entry, Kind, Query, Record, RecordKey},
     installation::{Installation, Owner},
     runtime::{Revision, WorkloadId},
-    secret::{Accepts, Expect, SecretBundle, SecretRef},
+    secret::{Accepts, Expect, SecretBundle, SecretRef, SecretVersion},
 };
 use std::{
     collections::{BTreeSet, HashMap},
@@ -64,7 +64,27 @@ impl Lifecycle {
         }
         self.inner.secrets.accepts().check(bundle).map_err(|error| under("secrets", error))?;
         let reference = SecretRef::unique(kind, owner)?;
-        match self.inner.secrets.put(&reference, bundle, Expect::Absent).await {
+        let kept = self.inner.secrets.put(&reference, bundle, Expect::Absent).await;
+        self.kept(reference, kept).await
+    }
+
+    /// Stores what is left of a bundle that was [`written`](Self::written) under a reference of its own, unless that is nothing.
+    pub(super) async fn keep_again(
+        &self,
+        kind: &str,
+        owner: impl Display + Send,
+        bundle: &SecretBundle,
+    ) -> Result<Option<SecretRef>> {
+        if bundle.is_empty() {
+            return Ok(None);
+        }
+        let reference = SecretRef::unique(kind, owner)?;
+        let kept = self.inner.secrets.rewrite(&reference, bundle, Expect::Absent).await;
+        self.kept(reference, kept).await
+    }
+
+    async fn kept(&self, reference: SecretRef, kept: Result<SecretVersion>) -> Result<Option<SecretRef>> {
+        match kept {
             Ok(_) => Ok(Some(reference)),
             Err(error) => {
                 self.discard(Some(&reference)).await;

@@ -14,12 +14,14 @@ mod session;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use body::McpBody;
 pub(crate) use call::{Called, Caller, call};
 pub(crate) use guard::HostPolicy;
 pub(crate) use in_flight::InFlight;
 pub(crate) use session::Sessions;
+pub(crate) use told::Told;
 
 use super::{
     envelope::{self, Message},
@@ -96,7 +98,7 @@ impl Front {
         match parts.method {
             Method::POST => {}
             Method::GET => return streams::legacy(&self.shared, &visit, &parts.headers),
-            Method::DELETE => return legacy::end_session(shared, &visit, &parts.headers),
+            Method::DELETE => return Box::pin(legacy::end_session(shared, &visit, &parts.headers)).await,
             _ => return Err(answer::method_not_allowed()),
         }
         intake::check_headers(&parts.headers)?;
@@ -110,7 +112,10 @@ impl Front {
                 Era::Modern => modern::request(&self.shared, visit, &parts.headers, &body, &request).await,
                 Era::Legacy => legacy::request(&self.shared, visit, &parts.headers, &body, &request).await,
             },
-            Message::Notification(notification) => legacy::notification(shared, &visit, &parts.headers, &notification),
+            Message::Notification(notification) => {
+                // Boxed, like the end of a session, to keep small what every tool call carries along.
+                Box::pin(legacy::notification(shared, &visit, &parts.headers, &notification)).await
+            }
             // Nothing that we ask clients is answered by a POST of its own.
             Message::Response(_) => Ok(empty(StatusCode::ACCEPTED)),
         }

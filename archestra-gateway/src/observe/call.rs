@@ -38,7 +38,7 @@ impl CallNote {
         AuditRecord {
             id: AuditId::new(),
             at: Utc::now() - age,
-            action: "tools/call".to_owned(),
+            action: AuditRecord::CALL.to_owned(),
             actor: actor(&self.principal, self.address),
             outcome: self.outcome,
             error: self.error.map(String::from),

@@ -1,9 +1,10 @@
 //! The Prometheus metrics: tool calls, their duration and sizes, and the state of workloads.
 
+use super::requests::Requests;
 use archestra_core::{
     catalog::Entry,
     consumer::{Consumer, ConsumerKind},
-    runtime::{Phase, WorkloadId},
+    runtime::{Phase, Runtime, WorkloadId},
     tool::Tool,
 };
 use prometheus_client::{
@@ -92,6 +93,12 @@ impl Meters {
     /// Fresh metrics in a registry of their own.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_runtime(None)
+    }
+
+    /// The same, with what this runtime says of itself. It is not kept alive.
+    #[must_use]
+    pub fn with_runtime(runtime: Option<&Arc<dyn Runtime>>) -> Self {
         let durations: fn() -> Histogram = || Histogram::new(DURATIONS);
         let sizes: fn() -> Histogram = || Histogram::new(SIZES);
         let mut inner = Inner {
@@ -124,6 +131,9 @@ impl Meters {
             "Audit records lost because the queue was full or the sink refused them",
             inner.audit_dropped.clone(),
         );
+        if let Some(runtime) = runtime {
+            registry.register_collector(Box::new(Requests(Arc::downgrade(runtime))));
+        }
         Self(Arc::new(inner))
     }
 

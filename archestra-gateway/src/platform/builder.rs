@@ -172,7 +172,7 @@ impl PlatformBuilder {
             options: lifecycle,
         });
         let background = Background::new();
-        let meters = Meters::new();
+        let meters = Meters::with_runtime(runtime.as_ref());
         let (audit_tasks, audit_stop) = background.audit();
         let audit = AuditWriter::start(
             Arc::clone(&sink),

@@ -1,7 +1,10 @@
 //! The background tasks of a platform: followers, reconciler, workload metrics; each owned, each ended in order.
 
 use super::Shared;
-use crate::{auth::IdentityFollower, lifecycle::Lifecycle, observe::Meters, route::Follower, upstream::Upstreams};
+use crate::{
+    auth::IdentityFollower, lifecycle::Lifecycle, mcp::front::Told, observe::Meters, route::Follower,
+    upstream::Upstreams,
+};
 use archestra_core::{
     Error,
     catalog::{CatalogStore, CatalogStoreExt as _, Entry, Query},
@@ -49,6 +52,8 @@ impl Background {
         let (reconciler, stop) = (lifecycle.clone(), self.stop.clone());
         self.tasks.spawn(async move { reconciler.run(stop).await });
         self.own(refresh(Arc::clone(shared), lifecycle.clone()));
+        let (sessions, in_flight) = (shared.sessions.clone(), shared.in_flight.clone());
+        self.own(Told { store: Arc::clone(&shared.state), sessions, in_flight }.listen());
         if let Some(retention) = shared.options.audit_retention {
             self.own(prune_audit(Arc::clone(&shared.sink), retention));
         }

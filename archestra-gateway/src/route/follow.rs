@@ -11,13 +11,17 @@ use archestra_core::{
     catalog::{CatalogStore, Kind, Query, Record, RecordKey},
     feed::{FeedEvent, MAX_PAGE, PageRequest, StoreRevision},
 };
-use futures::StreamExt as _;
-use std::{sync::Arc, time::Duration};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long the follower waits before it asks a store again that failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// How many records are read at once.
+const READS: usize = 16;
+/// Commits that wait together are taken in together, until they name so many records.
+const TOGETHER: usize = 5000;
 
 /// The present snapshot.
 #[derive(Debug)]
@@ -66,11 +70,8 @@ impl Follower {
         let mut mirror = Mirror::default();
         let mut since = None;
         loop {
-            let mut feed = self.catalog.changes(since);
-            loop {
-                // What is confirmed was so when the feed was asked, not when its answer has been worked off.
-                let asked = Instant::now();
-                let Some(event) = feed.next().await else { break };
+            let mut feed = Feed::new(self.catalog.changes(since));
+            while let Some((asked, event)) = feed.next().await {
                 let event = match event {
                     Ok(event) => event,
                     Err(error) => {
@@ -105,15 +106,8 @@ impl Follower {
     }
 
     async fn change(&self, mirror: &mut Mirror, keys: Vec<RecordKey>) -> Result<(), Error> {
+        let records = read(&self.catalog, keys).await?;
         let mut affected = Affected::default();
-        let mut records = Vec::with_capacity(keys.len());
-        for key in keys {
-            match self.catalog.get(key).await {
-                Ok(found) => records.push((key, Some(found.value))),
-                Err(error) if error.kind() == ErrorKind::NotFound => records.push((key, None)),
-                Err(error) => return Err(error),
-            }
-        }
         for (key, record) in records {
             mirror.apply(key, record, &mut affected);
         }
@@ -175,9 +169,87 @@ impl Follower {
     }
 }
 
+/// Reads records, all of them before the first is taken in: a commit is followed whole or not at all.
+async fn read(
+    catalog: &Arc<dyn CatalogStore>,
+    keys: Vec<RecordKey>,
+) -> Result<Vec<(RecordKey, Option<Record>)>, Error> {
+    let reads = keys.into_iter().map(|key| {
+        let catalog = Arc::clone(catalog);
+        async move {
+            match catalog.get(key).await {
+                Ok(found) => Ok((key, Some(found.value))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok((key, None)),
+                Err(error) => Err(error),
+            }
+        }
+    });
+    stream::iter(reads).buffered(READS).try_collect().await
+}
+
+/// A change feed on which commits that wait together are one.
+struct Feed {
+    events: BoxStream<'static, Result<FeedEvent<RecordKey>, Error>>,
+    /// What came right behind commits and is none.
+    behind: Option<(Instant, Result<FeedEvent<RecordKey>, Error>)>,
+    ended: bool,
+}
+
+impl Feed {
+    fn new(events: BoxStream<'static, Result<FeedEvent<RecordKey>, Error>>) -> Self {
+        Self { events, behind: None, ended: false }
+    }
+
+    /// The next event, and when it was asked for: what is confirmed was so then, and not when its answer has been worked off.
+    async fn next(&mut self) -> Option<(Instant, Result<FeedEvent<RecordKey>, Error>)> {
+        if let Some(behind) = self.behind.take() {
+            return Some(behind);
+        }
+        if self.ended {
+            return None;
+        }
+        let asked = Instant::now();
+        let Some(event) = self.events.next().await else {
+            self.ended = true;
+            return None;
+        };
+        match event {
+            Ok(FeedEvent::Changed { revision, keys }) => Some((asked, Ok(self.together(revision, keys)))),
+            event => Some((asked, event)),
+        }
+    }
+
+    /// Takes what waits behind a commit to it, each record once: values are read afterwards, and are those of the latest commit.
+    fn together(&mut self, mut revision: StoreRevision, mut keys: Vec<RecordKey>) -> FeedEvent<RecordKey> {
+        let mut known: HashSet<RecordKey> = keys.iter().copied().collect();
+        while keys.len() < TOGETHER {
+            let asked = Instant::now();
+            match self.events.next().now_or_never() {
+                Some(Some(Ok(FeedEvent::Changed { revision: later, keys: more }))) => {
+                    revision = later;
+                    keys.extend(more.into_iter().filter(|key| known.insert(*key)));
+                }
+                Some(Some(event)) => {
+                    self.behind = Some((asked, event));
+                    break;
+                }
+                Some(None) => {
+                    self.ended = true;
+                    break;
+                }
+                None => break,
+            }
+        }
+        FeedEvent::Changed { revision, keys }
+    }
+}
+
 fn insert(next: &mut Snapshot, id: archestra_core::id::ConsumerId, mirror: &mut Mirror, parts: &RouteParts) {
     if let Some(route) = mirror.build(id, parts) {
         next.by_slug.insert(route.consumer.spec.slug.as_str().into(), Arc::clone(&route));
         next.by_id.insert(id, route);
     }
 }
+
+#[cfg(test)]
+mod tests;

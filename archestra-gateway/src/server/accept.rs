@@ -1,6 +1,10 @@
 //! The accept loop: connection limit, header deadline, TCP_NODELAY, and a drain that lets calls under way end.
 
-use super::{pace::Paced, stall::Stalling};
+use super::{
+    held::{Held, Holding},
+    pace::{LONGEST, Paced},
+    stall::Stalling,
+};
 use crate::{
     mcp::front::{Front, McpBody},
     platform::Shared,
@@ -80,7 +84,8 @@ pub(crate) async fn serve(
         let patience = shared.options.write_timeout;
         let worker = shared.workers.least();
         let home = worker.is_some().then(Handle::current);
-        let service = Service { front: front.clone(), router: router.clone(), peer, home };
+        let held = Arc::new(Held::default());
+        let service = Service { front: front.clone(), router: router.clone(), peer, home, held: Arc::clone(&held) };
         let (builder, draining) = (Arc::clone(&builder), shutdown.clone());
         // It is registered again with the reactor of the thread that will drive it.
         let Ok(stream) = stream.into_std() else { continue };
@@ -96,8 +101,10 @@ pub(crate) async fn serve(
             let service = service_fn(move |request| service.clone().answer(request));
             let connection =
                 builder.serve_connection(TokioIo::new(Stalling::new(stream, patience)), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(%peer, %error, "a connection ended");
+            match held.attend(watcher.watch(connection), patience).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%peer, %error, "a connection ended"),
+                None => tracing::debug!(%peer, "a connection is ended: its client takes nothing of its answers"),
             }
             drop((slot, share));
         };
@@ -141,6 +148,7 @@ struct Service {
     peer: SocketAddr,
     /// Where everything but tool calls runs, when connections have threads of their own.
     home: Option<Handle>,
+    held: Arc<Held>,
 }
 
 type Answer = Either<McpBody, Body>;
@@ -148,17 +156,18 @@ type Answer = Either<McpBody, Body>;
 impl Service {
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
         let (uri, version) = (request.uri().clone(), request.version());
+        let _answering = (version == Version::HTTP_2).then(|| self.held.answering());
         if let Some(place) = uri.path().strip_prefix(MCP).filter(|place| is_place(place)) {
             let answer = self.front.handle(place, Some(self.peer.ip()), request).await;
-            if version == Version::HTTP_2 && !answer.body().is_whole() {
-                return Ok(answer.map(|body| Either::Right(paced(&self.front, body))));
+            if version == Version::HTTP_2 {
+                return Ok(answer.map(|body| Either::Right(self.attended_answer(body))));
             }
             return Ok(answer.map(Either::Left));
         }
         request.extensions_mut().insert(ConnectInfo(self.peer));
         // Boxed to keep small what every tool call carries along.
-        let routed = Box::pin(self.router.oneshot(request.map(Body::new)));
-        let routed = match self.home {
+        let routed = Box::pin(self.router.clone().oneshot(request.map(Body::new)));
+        let routed = match &self.home {
             None => routed.await?,
             Some(home) => match AbortOnDropHandle::new(home.spawn(routed)).await {
                 Ok(routed) => routed?,
@@ -167,19 +176,26 @@ impl Service {
             },
         };
         if version == Version::HTTP_2 {
-            return Ok(routed.map(|body| Either::Right(paced(&self.front, body.map_err(io::Error::other)))));
+            return Ok(routed.map(|body| Either::Right(self.attended(body.map_err(io::Error::other)))));
         }
         Ok(routed.map(Either::Right))
     }
-}
 
-/// The body, let go of when its client does not read.
-fn paced<B>(front: &Front, body: B) -> Body
-where
-    B: http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static,
-{
-    let shared = front.shared();
-    Body::new(Paced::new(body, shared.options.write_timeout, &shared.tasks))
+    fn attended_answer(&self, body: McpBody) -> Body {
+        if body.is_whole() && http_body::Body::size_hint(&body).upper().is_some_and(|size| size <= LONGEST as u64) {
+            return Body::new(Holding::new(body, &self.held));
+        }
+        self.attended(body)
+    }
+
+    /// The body for HTTP/2, let go of when its client does not read, and told to the connection as long as it waits.
+    fn attended<B>(&self, body: B) -> Body
+    where
+        B: http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static,
+    {
+        let shared = self.front.shared();
+        Body::new(Holding::new(Paced::new(body, shared.options.write_timeout, &shared.tasks), &self.held))
+    }
 }
 
 /// What is answered when the runtime at home ends before the answer is made.

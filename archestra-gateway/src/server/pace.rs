@@ -22,6 +22,9 @@ pub(super) struct Paced {
     over: bool,
 }
 
+/// The longest frame: what a client has not taken of one is held for it in full.
+pub(super) const LONGEST: usize = 16 * 1024;
+
 #[derive(Debug)]
 enum Part {
     Frame(Result<Frame<Bytes>, io::Error>),
@@ -39,20 +42,35 @@ impl Paced {
         tasks.spawn(async move {
             let mut body = pin!(body);
             loop {
-                let frame = tokio::select! {
+                let mut frame = tokio::select! {
                     biased;
                     () = sender.closed() => return,
                     frame = body.frame() => frame,
                 };
+                while let Some(piece) = cut(&mut frame) {
+                    if !sent(&sender, Part::Frame(Ok(Frame::data(piece))), patience).await {
+                        return;
+                    }
+                }
                 let last = !matches!(frame, Some(Ok(_)));
-                let sent = timeout(patience, sender.send(frame.map_or(Part::End, Part::Frame))).await;
-                if last || !matches!(sent, Ok(Ok(()))) {
+                let sent = sent(&sender, frame.map_or(Part::End, Part::Frame), patience).await;
+                if last || !sent {
                     return;
                 }
             }
         });
         Self { parts, over: false }
     }
+}
+
+/// Cuts a piece off a frame that is too long.
+fn cut(frame: &mut Option<Result<Frame<Bytes>, io::Error>>) -> Option<Bytes> {
+    let data = frame.as_mut()?.as_mut().ok()?.data_mut()?;
+    (data.len() > LONGEST).then(|| data.split_to(LONGEST))
+}
+
+async fn sent(parts: &mpsc::Sender<Part>, part: Part, patience: Duration) -> bool {
+    matches!(timeout(patience, parts.send(part)).await, Ok(Ok(())))
 }
 
 impl Body for Paced {

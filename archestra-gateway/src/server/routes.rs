@@ -100,6 +100,7 @@ async fn enter(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     let error = match entered {
         Ok(who) => {
             request.extensions_mut().insert(who.principal);
+            request.extensions_mut().insert(who.usage);
             let (authenticator, credential) = (Arc::clone(&shared.authenticator), who.credential);
             request.extensions_mut().insert(Recheck::new(move || {
                 let authenticator = Arc::clone(&authenticator);

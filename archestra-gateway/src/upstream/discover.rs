@@ -31,6 +31,9 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_PAGES: usize = 100;
 const MAX_TOOLS: usize = 10_000;
 
+/// How many bytes all pages together may have.
+const MAX_LISTING: usize = 32 * 1024 * 1024;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
@@ -49,8 +52,14 @@ impl Upstreams {
         let server = target.server();
         let mut tools = Vec::new();
         let mut cursor: Option<String> = None;
+        let mut bytes = 0;
         for number in 0..MAX_PAGES {
-            let Some(page) = self.page(target, plan, number, cursor.as_deref()).await? else { return Ok(tools) };
+            let message = self.page(target, plan, number, cursor.as_deref()).await?;
+            bytes += message.len();
+            if bytes > MAX_LISTING {
+                return Err(UpstreamError::protocol(server, "its list of tools is larger than 32 MiB"));
+            }
+            let Some(page) = read_page(&message, server)? else { return Ok(tools) };
             tools.extend(page.tools.into_iter().filter(|tool| is_usable(server, tool)));
             if tools.len() > MAX_TOOLS {
                 return Err(UpstreamError::protocol(server, format!("it lists more than {MAX_TOOLS} tools")));
@@ -66,14 +75,14 @@ impl Upstreams {
         Err(UpstreamError::protocol(server, format!("its list of tools has more than {MAX_PAGES} pages")))
     }
 
-    /// One page; nothing if the server has no tools at all.
+    /// The response that holds one page.
     async fn page(
         &self,
         target: &Arc<Target>,
         plan: &CredentialPlan,
         number: usize,
         cursor: Option<&str>,
-    ) -> Result<Option<Page>, UpstreamError> {
+    ) -> Result<Bytes, UpstreamError> {
         let server = target.server();
         let params = cursor.map_or_else(|| serde_json::json!({}), |cursor| serde_json::json!({ "cursor": cursor }));
         let message = serde_json::json!({ "jsonrpc": "2.0", "id": number, "method": "tools/list", "params": params });
@@ -96,8 +105,7 @@ impl Upstreams {
             cancel: Cancel::ByDropping,
         };
         let answer = Box::pin(self.call(target, exchange)).await?;
-        let message = last_message(answer, server).await?;
-        read_page(&message, server)
+        last_message(answer, server).await
     }
 }
 
@@ -114,6 +122,7 @@ async fn last_message(answer: Answer, server: &Arc<str>) -> Result<Bytes, Upstre
     last.ok_or_else(|| UpstreamError::protocol(server, "it closed the stream before its response"))
 }
 
+/// What is on a page; nothing if the server has no tools at all.
 fn read_page(message: &[u8], server: &Arc<str>) -> Result<Option<Page>, UpstreamError> {
     let Ok(Message::Response(response)) = envelope::parse(message) else {
         return Err(UpstreamError::protocol(server, "its answer to tools/list is no JSON-RPC response"));
@@ -165,7 +174,10 @@ impl From<UpstreamError> for DiscoverError {
         let reason = error.to_string();
         match error {
             UpstreamError::Unauthorized { .. } => Self::Unauthorized { reason },
-            UpstreamError::Credential { fault: CredentialFault::StoreUnavailable { .. }, .. }
+            UpstreamError::Credential {
+                fault: CredentialFault::StoreUnavailable { .. } | CredentialFault::Unreadable { .. },
+                ..
+            }
             | UpstreamError::Unreachable { .. }
             | UpstreamError::Refused { .. }
             | UpstreamError::Gone { .. }

@@ -119,6 +119,12 @@ pub enum CredentialFault {
         /// What it said; no secret.
         reason: String,
     },
+    /// The secret store refuses, which does not pass by itself.
+    #[error("the secret store gives no value: {reason}")]
+    Unreadable {
+        /// What it said; no secret.
+        reason: String,
+    },
     /// Its time is over.
     #[error("it has expired")]
     Expired,
@@ -239,6 +245,9 @@ impl CredentialFault {
             }
             Self::StoreUnavailable { .. } => {
                 format!("the credential for {server} cannot be read right now; try again later")
+            }
+            Self::Unreadable { .. } => {
+                format!("the credential for {server} cannot be read; enter it again, or have an admin see the log")
             }
             Self::Expired => format!("the credential for {server} has expired; it has to be renewed"),
             Self::NotAvailable { kind } => {

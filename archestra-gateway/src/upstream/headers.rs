@@ -11,7 +11,7 @@ use archestra_core::Error as CoreError;
 use archestra_core::catalog::{CredentialModel, FixedValue, StaticField};
 use archestra_core::credential::CredentialPlan;
 use archestra_core::id::InstallationId;
-use archestra_core::secret::{SecretBundle, SecretRef, SecretStore, SecretValue};
+use archestra_core::secret::{Accepts, SecretBundle, SecretRef, SecretStore, SecretValue};
 use aws_lc_rs::digest;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -26,6 +26,8 @@ use super::tasks::Tasks;
 
 /// How long the secret store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what references lead to is kept at most.
+const KEEP_REFERENCED: Duration = Duration::from_secs(5);
 
 /// The headers of one installation's requests. Values are marked sensitive, so that nothing prints them.
 pub(super) struct CredentialHeaders {
@@ -104,6 +106,11 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn new(secrets: Arc<dyn SecretStore>, keep: Duration, most: u64, tasks: Tasks) -> Self {
+        // What is kept elsewhere changes without a new version of anything here.
+        let keep = match secrets.accepts() {
+            Accepts::References => keep.min(KEEP_REFERENCED),
+            _ => keep,
+        };
         let cache = Cache::builder().max_capacity(most).time_to_live(keep).build();
         Self { secrets, cache, flights: Flights::new(tasks) }
     }
@@ -191,6 +198,7 @@ async fn bundle(store: &dyn SecretStore, reference: Option<&SecretRef>) -> Resul
         Ok(Err(CoreError::NotFound { .. })) => {
             Err(CredentialFault::StoreUnavailable { reason: "the stored secrets are gone".to_owned() })
         }
+        Ok(Err(error)) if !error.is_retryable() => Err(CredentialFault::Unreadable { reason: error.to_string() }),
         Ok(Err(error)) => Err(CredentialFault::StoreUnavailable { reason: error.to_string() }),
         Err(_) => {
             Err(CredentialFault::StoreUnavailable { reason: format!("it did not answer within {STORE_TIMEOUT:?}") })

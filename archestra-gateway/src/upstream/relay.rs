@@ -41,11 +41,11 @@ impl Source {
     }
 
     /// The response has been seen.
-    async fn over(&mut self, verdict: Verdict) -> Result<(), UpstreamError> {
+    fn over(&mut self, verdict: Verdict, response: &[u8]) -> Result<(), UpstreamError> {
         match (self, verdict) {
             (Self::Http(events), _) => events.over(),
             (Self::Stdio(conversation), Verdict::Result) => conversation.over(),
-            (Self::Stdio(conversation), Verdict::Error) => conversation.failed().await?,
+            (Self::Stdio(conversation), Verdict::Error) => conversation.failed(response)?,
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Relay {
             let message = self.source.next().await?;
             match self.mapping.take(&message) {
                 Ok(Taken::Response(answer, verdict)) => {
-                    self.source.over(verdict).await?;
+                    self.source.over(verdict, &message)?;
                     return Ok(Step::Response(answer));
                 }
                 Ok(Taken::Notification(message)) => return Ok(Step::Notification(message)),

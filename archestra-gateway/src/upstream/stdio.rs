@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use archestra_core::catalog::ToolConcurrency;
-use archestra_core::runtime::stdio::Channel;
+use archestra_core::runtime::stdio::{Channel, wire::is_unfinished};
 use archestra_core::runtime::{Connection, Runtime, WorkloadId};
 use bytes::Bytes;
 use futures::FutureExt;
-use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::era::{discover_message, judge};
@@ -204,14 +203,11 @@ impl Conversation {
     ///
     /// # Errors
     /// The process has died.
-    pub(super) async fn failed(&mut self) -> Result<(), UpstreamError> {
-        // The end of the channels follows the errors at once.
-        yield_now().await;
-        let Some(mut line) = self.line.take() else { return Err(self.gone()) };
-        if !line.is_usable() {
+    pub(super) fn failed(&mut self, response: &[u8]) -> Result<(), UpstreamError> {
+        if is_unfinished(response) {
             return Err(self.gone());
         }
-        self.pool.put(line);
+        self.over();
         Ok(())
     }
 

@@ -55,7 +55,7 @@ pub(super) fn stamp(deployment: &mut Value, cx: &Context<'_>, wiring: Wiring, va
         annotations[names::EXCLUSIVE] = YES.into();
     }
     if !values.is_empty() {
-        let digest = digest::of_secrets(&cx.workload.id, values.iter().map(|(key, value)| (*key, *value)));
+        let digest = digest::of_secrets(cx.key, &cx.workload.id, values.iter().map(|(key, value)| (*key, *value)));
         deployment["spec"]["template"]["metadata"]["annotations"][names::SECRETS_HASH] = digest.into();
     }
 }

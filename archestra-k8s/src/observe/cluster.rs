@@ -104,7 +104,7 @@ impl Space {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let (params, name) = (PatchParams::apply(names::FIELD_MANAGER).force(), view::name(&deployment.metadata));
         let applied = api.patch(name, &params, &Patch::Apply(&deployment)).await.unwrap();
-        self.observer.note_applied(applied);
+        self.observer.note_applied(applied, Vec::new());
     }
 
     /// Waits until what is told fulfils this.

@@ -2,9 +2,10 @@
 
 use super::{
     derive::{self, Derived, Ended, Evidence, PodEvidence, REMEMBERED, Trouble},
+    parts::{Part, Parts},
     view,
 };
-use crate::names;
+use crate::{manifest::intact, names};
 use archestra_core::runtime::{RevisionNumber, WorkloadEvent, WorkloadId, WorkloadStatus, WorkloadSummary};
 use chrono::{DateTime, Utc};
 use k8s_openapi::{
@@ -45,6 +46,7 @@ pub(super) struct Store {
     deployments: BTreeMap<WorkloadId, Arc<Deployment>>,
     pods: BTreeMap<WorkloadId, BTreeMap<String, Arc<Pod>>>,
     sets: HashMap<String, ReplicaSetFacts>,
+    pub(super) parts: Parts,
     troubles: HashMap<String, Vec<Trouble>>,
     words: HashMap<String, Words>,
     told: BTreeMap<WorkloadId, WorkloadSummary>,
@@ -71,6 +73,8 @@ struct Words {
 pub(super) trait Tracked: Sized {
     /// What it is called in texts, in the plural.
     const KIND: &'static str;
+    /// Whether it is asked who owns which of its fields, which is the larger half of many objects.
+    const OWNERS: bool = false;
 
     /// A list begins.
     fn begin(store: &mut Store) {
@@ -113,12 +117,18 @@ impl Store {
     }
 
     /// What was applied a moment ago, unless something newer is known.
-    pub(super) fn note_applied(&mut self, mut deployment: Deployment) -> Touched {
+    pub(super) fn note_applied(&mut self, deployment: Deployment, parts: Vec<Part>) -> Touched {
+        for part in parts {
+            self.parts.note(part);
+        }
         let Some(id) = names::workload_of(&deployment.metadata) else { return Touched::Nothing };
-        deployment.metadata.managed_fields = None;
         self.deleted.remove(&id);
         self.noted.insert(id.clone());
-        self.accept(id, deployment)
+        match self.accept(id.clone(), deployment) {
+            // The rest of it may be news.
+            Touched::Nothing => Touched::One(id),
+            touched => touched,
+        }
     }
 
     /// What was deleted a moment ago.
@@ -126,6 +136,7 @@ impl Store {
         let Some(deployment) = self.deployments.remove(id) else { return Touched::Nothing };
         self.deleted.insert(id.clone(), view::uid(&deployment.metadata).to_owned());
         self.noted.remove(id);
+        self.parts.forget(id);
         Touched::One(id.clone())
     }
 
@@ -166,7 +177,8 @@ impl Store {
         if let Some(ended) = &asks {
             self.words.insert(ended.uid.clone(), Words { run: ended.run.clone(), text: None });
         }
-        let summary = WorkloadSummary { id: id.clone(), namespace: Some(self.namespace.clone()), status };
+        let drift = self.deployment(id).and_then(|deployment| self.parts.drift(id, deployment));
+        let summary = WorkloadSummary { id: id.clone(), namespace: Some(self.namespace.clone()), status, drift };
         if self.told.get(id) == Some(&summary) {
             return (None, asks);
         }
@@ -208,10 +220,11 @@ impl Store {
     }
 
     /// Keeps the newer of what is known and what comes.
-    fn accept(&mut self, id: WorkloadId, deployment: Deployment) -> Touched {
+    fn accept(&mut self, id: WorkloadId, mut deployment: Deployment) -> Touched {
         if self.deployments.get(&id).is_some_and(|known| is_older(&deployment.metadata, &known.metadata)) {
             return Touched::Nothing;
         }
+        intact::without_others(&mut deployment);
         self.deployments.insert(id.clone(), Arc::new(deployment));
         Touched::One(id)
     }
@@ -248,6 +261,7 @@ impl Store {
 
 impl Tracked for Deployment {
     const KIND: &'static str = "Deployments";
+    const OWNERS: bool = true;
 
     fn begin(store: &mut Store) {
         store.noted.clear();

@@ -79,6 +79,9 @@ impl Problem {
             "Deployments" => "watching Deployments",
             "Pods" => "watching Pods",
             "ReplicaSets" => "watching ReplicaSets",
+            "Services" => "watching Services",
+            "NetworkPolicies" => "watching NetworkPolicies",
+            "Secrets" => "watching Secrets",
             _ => "watching Events",
         };
         let error = match error {

@@ -53,12 +53,12 @@ fn deployment(n: usize) -> Deployment {
 async fn a_watch_waits_for_the_lists_and_begins_with_a_snapshot() {
     let observer = observer();
     let mut watch = observer.watch();
-    observer.note_applied(deployment(1));
+    observer.note_applied(deployment(1), Vec::new());
     assert!(watch.next().now_or_never().is_none(), "nothing is told before everything is known");
     listed(&observer);
     let Some(Ok(WorkloadEvent::Snapshot(all))) = watch.next().await else { panic!("a snapshot comes first") };
     assert_eq!(all.iter().map(|one| &one.id).collect::<Vec<_>>(), [&id(1)]);
-    observer.note_applied(deployment(2));
+    observer.note_applied(deployment(2), Vec::new());
     observer.tools_changed(&id(2));
     observer.tools_changed(&id(3));
     observer.note_removed(&id(1));
@@ -74,7 +74,7 @@ async fn who_is_too_slow_gets_a_snapshot_instead() {
     let mut watch = observer.watch();
     assert_eq!(watch.next().await.expect("it does not end").expect("an event"), WorkloadEvent::Snapshot(vec![]));
     for n in 0..2 * feed::CAPACITY {
-        observer.note_applied(deployment(n));
+        observer.note_applied(deployment(n), Vec::new());
     }
     let Some(Ok(WorkloadEvent::Snapshot(all))) = watch.next().await else { panic!("a snapshot comes again") };
     assert_eq!(all.len(), 2 * feed::CAPACITY);

@@ -2,14 +2,18 @@
 
 use super::{Observer, store::Tracked, synced::Problem};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{Event, Pod},
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{Deployment, ReplicaSet},
+        core::v1::{Event, Pod, Secret, Service},
+        networking::v1::NetworkPolicy,
+    },
 };
 use kube::{
     Api, Client, Resource,
     core::PartialObjectMeta,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{WatchStreamExt, utils::Backoff, watcher},
 };
 use serde::de::DeserializeOwned;
 use std::{fmt, pin::pin, sync::Arc, time::Duration};
@@ -18,6 +22,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// A list that takes longer is asked for again on another connection.
 const LIST_LIMIT: Duration = Duration::from_secs(30);
+/// The longest pause before a watch that failed is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Warnings about pods: what their own status does not tell.
 const POD_WARNINGS: &str = "involvedObject.kind=Pod,type=Warning";
 
@@ -29,21 +35,15 @@ pub(super) fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    let ours = watcher::Config::default().labels(ours);
+    let ours = config().labels(ours);
     let namespace = &observer.namespace;
-    tasks.spawn(follow(
-        Arc::clone(observer),
-        Api::<Deployment>::namespaced(client.clone(), namespace),
-        ours.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(follow(
-        Arc::clone(observer),
-        Api::<PartialObjectMeta<ReplicaSet>>::namespaced(client.clone(), namespace),
-        ours.clone(),
-        stop.clone(),
-    ));
-    tasks.spawn(follow(Arc::clone(observer), Api::<Pod>::namespaced(client.clone(), namespace), ours, stop.clone()));
+    spawn::<Deployment>(observer, client, &ours, tasks, stop);
+    spawn::<PartialObjectMeta<ReplicaSet>>(observer, client, &ours, tasks, stop);
+    spawn::<Pod>(observer, client, &ours, tasks, stop);
+    spawn::<Service>(observer, client, &ours, tasks, stop);
+    spawn::<NetworkPolicy>(observer, client, &ours, tasks, stop);
+    // What is in Secrets stays there.
+    spawn::<PartialObjectMeta<Secret>>(observer, client, &ours, tasks, stop);
     let (observer, events) = (Arc::clone(observer), Api::<Event>::namespaced(client.clone(), namespace));
     let stop = stop.clone();
     tasks.spawn(async move {
@@ -54,16 +54,58 @@ pub(super) fn start(
             listed = progress.wait_for(|progress| progress.has_listed(<Pod as Tracked>::KIND)) => drop(listed),
         }
         drop(progress);
-        follow(observer, events, watcher::Config::default().fields(POD_WARNINGS), stop).await;
+        follow(observer, move || watcher(events.clone(), config().fields(POD_WARNINGS)), stop).await;
     });
 }
 
-async fn follow<K>(observer: Arc<Observer>, api: Api<K>, config: watcher::Config, stop: CancellationToken)
+/// The pauses between tries: those of kube, but none so long that what happened in an outage is told long after it.
+#[derive(Default)]
+struct Pauses(watcher::DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default()
+}
+
+fn spawn<K>(
+    observer: &Arc<Observer>,
+    client: &Client,
+    ours: &watcher::Config,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) where
+    K: Tracked
+        + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + fmt::Debug
+        + Send
+        + 'static,
+{
+    let (api, ours) = (Api::<K>::namespaced(client.clone(), &observer.namespace), ours.clone());
+    tasks.spawn(follow(Arc::clone(observer), move || watcher(api.clone(), ours.clone()), stop.clone()));
+}
+
+async fn follow<K, S>(observer: Arc<Observer>, events: impl Fn() -> S + Send, stop: CancellationToken)
 where
-    K: Tracked + Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    K: Tracked + Resource + Send + 'static,
+    S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send,
 {
     loop {
-        let events = watcher(api.clone(), config.clone()).default_backoff();
+        let events = events().backoff(Pauses::default());
         tokio::select! {
             () = stop.cancelled() => return,
             () = take(&observer, events) => {
@@ -82,7 +124,7 @@ where
     let mut events = pin!(events);
     let mut listing: Option<Vec<K>> = None;
     loop {
-        // A watch may be quiet for as long as it likes; a list may not. The longest pause between two tries is as long.
+        // A watch may be quiet for as long as it likes; a list may not. No pause between two tries is as long.
         let next = match listing {
             Some(_) => match timeout(LIST_LIMIT, events.next()).await {
                 Ok(next) => next,
@@ -123,8 +165,10 @@ where
     }
 }
 
-/// Nobody here asks who owns which field, and that is the larger half of many objects.
-fn light<K: Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
+/// Without what nobody here asks for.
+fn light<K: Tracked + Resource>(mut object: K) -> K {
+    if !K::OWNERS {
+        object.meta_mut().managed_fields = None;
+    }
     object
 }

@@ -2,7 +2,10 @@
 
 use super::{Observer, derive::Ended};
 use crate::{logs::is_protocol, names};
-use archestra_core::runtime::WorkloadId;
+use archestra_core::{
+    runtime::WorkloadId,
+    secret::{SecretValue, redact},
+};
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, Client, api::LogParams};
@@ -19,9 +22,6 @@ const READ_LINES: i64 = 40;
 const READ_BYTES: i64 = 64 * 1024;
 const SHOWN_LINES: usize = 3;
 const SHOWN_BYTES: usize = 600;
-const REDACTED: &str = "<redacted>";
-/// Shorter lines of a longer secret, such as a brace, are no secret, and without them no text could be read.
-const SHORTEST_LINE: usize = 4;
 
 /// Whose last words are wanted.
 #[derive(Debug)]
@@ -83,13 +83,13 @@ async fn fetch(client: &Client, namespace: &str, request: Request) -> (Ended, Op
     (ended, words)
 }
 
-fn values(secret: Secret) -> Vec<String> {
+fn values(secret: Secret) -> Vec<SecretValue> {
     let data = secret.data.unwrap_or_default();
-    data.into_values().filter_map(|value| String::from_utf8(value.0).ok()).collect()
+    data.into_values().filter_map(|value| String::from_utf8(value.0).ok()).map(SecretValue::new).collect()
 }
 
 /// The last lines that say something, in one.
-fn shown(log: &str, secrets: &[String], speaks: bool) -> String {
+fn shown(log: &str, secrets: &[SecretValue], speaks: bool) -> String {
     let lines = log.lines().rev().map(str::trim_end).filter(|line| !line.trim().is_empty());
     let mut lines: Vec<_> = lines.filter(|line| !speaks || !is_protocol(line)).take(SHOWN_LINES).collect();
     lines.reverse();
@@ -99,27 +99,10 @@ fn shown(log: &str, secrets: &[String], speaks: bool) -> String {
     text
 }
 
-fn redact(mut text: String, secrets: &[String]) -> String {
-    let mut hidden: Vec<&str> = Vec::new();
-    for secret in secrets.iter().map(String::as_str).filter(|secret| !secret.trim().is_empty()) {
-        hidden.push(secret);
-        hidden.push(secret.trim());
-        if secret.trim().contains('\n') {
-            hidden.extend(secret.lines().map(str::trim).filter(|line| line.len() >= SHORTEST_LINE));
-        }
-    }
-    // The longest first, so that none is broken up by another that is a part of it.
-    hidden.sort_unstable_by_key(|hidden| std::cmp::Reverse(hidden.len()));
-    hidden.dedup();
-    for hidden in hidden {
-        text = text.replace(hidden, REDACTED);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{redact, shown};
+    use super::shown;
+    use archestra_core::secret::SecretValue;
 
     #[test]
     fn the_last_lines_are_shown_without_protocol() {
@@ -131,13 +114,8 @@ mod tests {
 
     #[test]
     fn no_secret_is_shown() {
-        let secrets = [
-            "hunter2".to_owned(),
-            "-----BEGIN-----\n  c2VjcmV0\n}\n".to_owned(),
-            "hunter22".to_owned(),
-            " ".to_owned(),
-        ];
-        assert_eq!(redact("with hunter2 and hunter22, {}".to_owned(), &secrets), "with <redacted> and <redacted>, {}");
-        assert_eq!(redact("-----BEGIN----- ⏎ c2VjcmV0 ⏎ }".to_owned(), &secrets), "<redacted> ⏎ <redacted> ⏎ }");
+        let secrets = ["hunter2", "-----BEGIN-----\n  c2VjcmV0\n}\n", "hunter22", " "].map(SecretValue::new);
+        assert_eq!(shown("with hunter2 and hunter22, {}", &secrets, false), "with <redacted> and <redacted>, {}");
+        assert_eq!(shown("-----BEGIN-----\nc2VjcmV0\n}", &secrets, false), "<redacted> ⏎ <redacted> ⏎ }");
     }
 }

@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 /// # Errors
 /// [`Error::Invalid`] when the document cannot be read, or is written so that a variable cannot be taken out of it.
 pub fn sync_env(yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
-    let kept = |variable: &EnvVar| after.iter().any(|other| other == variable);
+    // How a variable is described to people changes nothing about its value.
+    let bare = |variable: &EnvVar| EnvVar { description: None, ..variable.clone() };
+    let kept = |variable: &EnvVar| after.iter().any(|other| bare(other) == bare(variable));
     let stale: BTreeSet<&str> = before.iter().filter(|one| !kept(one)).map(|one| one.name.as_str()).collect();
     let document = Node::parse(yaml).map_err(|finding| Error::Invalid(vec![finding]))?;
     let Some((key_line, items)) = variables(&document) else { return Ok(yaml.to_owned()) };

@@ -1,11 +1,15 @@
-//! Processes without a bridge: one stream, attached to by the replica that has the Lease, and multiplexed there.
+//! Processes without a bridge: one stream, attached to by the replica that has the Lease, and multiplexed there. The others go
+//! over that replica.
 
 use super::{
     Shared,
     bridge::ready_pod,
-    lease::{self, NoLease, Sighting},
+    lease::{self, Held, NoLease, Sighting},
     link::{Link, ReadyPod},
-    lock, unavailable,
+    lock,
+    peer::{self, Forwarded},
+    unavailable,
+    ws::{self, HalfClose},
 };
 use crate::{error::within, names, observe::view};
 use archestra_core::{
@@ -13,9 +17,10 @@ use archestra_core::{
     runtime::stdio::{Channel, Era, Mode, Multiplexer, MultiplexerOptions, NegotiationError},
 };
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::Connection;
 use kube::{
-    Api,
-    api::{AttachParams, AttachedProcess},
+    Resource as _,
+    api::{AttachParams, Request},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -23,16 +28,20 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How much waits in each direction of a stream.
-const BUFFER: usize = 64 * 1024;
 /// The pause before a stream that ended is opened again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// A stream that lasted this long was well.
 const WELL: Duration = Duration::from_secs(30);
 /// How soon a Lease that somebody else had is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a replica that has the Lease and does not serve is tried before it is said to callers. It is longer than a Lease.
+const GIVE_UP: Duration = Duration::from_secs(60);
 /// How long a process that is being initialized is waited for.
 const WAIT: Duration = Duration::from_secs(10);
+
+/// How many notifications wait for a channel, and how many of its requests may be under way, where other replicas have channels.
+const PEER_QUEUE: usize = 1024;
+const PEER_IN_FLIGHT: usize = 8192;
 
 /// The task that keeps a workload's stream, seen from outside.
 #[derive(Debug)]
@@ -47,6 +56,8 @@ enum State {
     /// Not yet, or not at the moment; with the reason.
     Busy(String),
     Ready(Arc<Multiplexer>),
+    /// Another replica has the stream, and calls go over that one.
+    Forwarded(Forwarded),
     /// Not here, or not until somebody does something.
     Refused(String),
 }
@@ -58,6 +69,7 @@ pub(super) async fn channel(shared: &Arc<Shared>, link: &Arc<Link>) -> Result<Ch
     // A stream that has just ended may still be the one that is published.
     let open = |state: &State| match state {
         State::Ready(multiplexer) => multiplexer.closed_now().is_none(),
+        State::Forwarded(forwarded) => forwarded.is_open(),
         State::Refused(_) => true,
         State::Busy(_) => false,
     };
@@ -69,6 +81,7 @@ pub(super) async fn channel(shared: &Arc<Shared>, link: &Arc<Link>) -> Result<Ch
     };
     match found {
         State::Ready(multiplexer) => multiplexer.channel().map_err(|error| unavailable(error.to_string())),
+        State::Forwarded(forwarded) => forwarded.channel(shared, link).await,
         State::Refused(reason) | State::Busy(reason) => Err(unavailable(reason)),
     }
 }
@@ -89,33 +102,90 @@ fn keeper(shared: &Arc<Shared>, link: &Arc<Link>) -> watch::Receiver<State> {
     state
 }
 
-/// Keeps the stream open until the workload is forgotten or the Lease is lost.
+/// The stream that is attached to here, or why there is none. What goes over another replica is no stream of ours.
+pub(super) fn held(link: &Link) -> Result<Arc<Multiplexer>, String> {
+    let state = lock(&link.attach).as_ref().map(|keeper| keeper.state.borrow().clone());
+    match state {
+        Some(State::Ready(multiplexer)) => Ok(multiplexer),
+        Some(State::Busy(reason) | State::Refused(reason)) => Err(reason),
+        Some(State::Forwarded(_)) | None => Err("this replica is not attached to it".to_owned()),
+    }
+}
+
+/// Keeps a way to the process until the workload is forgotten: its stream, or that of the replica that has the Lease.
 async fn keep(shared: Arc<Shared>, link: Arc<Link>, seen: Arc<Sighting>, state: watch::Sender<State>) {
-    let mut held = match lease::take(&shared, &link, &seen).await {
-        Ok(held) => held,
-        Err(NoLease::Held(holder)) => {
-            state.send_replace(State::Refused(format!(
-                "its stream belongs to another replica of the platform: {holder}; only that one can call it"
-            )));
+    let (mut pause, mut well) = (PAUSE.0, Instant::now());
+    loop {
+        let reason = match lease::take(&shared, &link, &seen).await {
+            Ok(held) => {
+                if hold(&shared, &link, held, &state).await == Ending::Stopped {
+                    return;
+                }
+                (pause, well) = (PAUSE.0, Instant::now());
+                "another replica has taken its stream".to_owned()
+            }
+            Err(NoLease::Lost) => "another replica is taking its stream".to_owned(),
+            Err(NoLease::Held(holder)) => {
+                if let Some(obstacle) = peer::obstacle(&shared, &holder) {
+                    state.send_replace(State::Refused(obstacle));
+                    return;
+                }
+                let publish = |forwarded| drop(state.send_replace(State::Forwarded(forwarded)));
+                let followed = tokio::select! {
+                    () = link.stop.cancelled() => return,
+                    followed = peer::follow(&shared, &link, holder, publish) => followed,
+                };
+                if followed.is_ok() {
+                    (pause, well) = (PAUSE.0, Instant::now());
+                }
+                followed.err().unwrap_or_else(|| "the replica that had its stream has ended".to_owned())
+            }
+            Err(NoLease::Failed(error)) => {
+                state.send_replace(State::Refused(error.to_string()));
+                return;
+            }
+        };
+        tracing::debug!(workload = %link.id, reason, "a stream is looked for again");
+        if well.elapsed() > GIVE_UP {
+            state.send_replace(State::Refused(reason));
             return;
         }
-        Err(NoLease::Failed(error)) => {
-            state.send_replace(State::Refused(error.to_string()));
-            return;
+        state.send_replace(State::Busy(reason));
+        tokio::select! {
+            () = link.stop.cancelled() => return,
+            () = sleep(pause) => {}
         }
+        pause = (pause * 2).min(LOOK_AGAIN);
+    }
+}
+
+/// Why a Lease is not ours any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// We gave it up.
+    Stopped,
+    /// Somebody else has it, or it ran out.
+    Lost,
+}
+
+/// Keeps the stream open until the workload is forgotten or the Lease is lost.
+async fn hold(shared: &Shared, link: &Link, mut held: Held<'_>, state: &watch::Sender<State>) -> Ending {
+    let ending = tokio::select! {
+        () = link.stop.cancelled() => Ending::Stopped,
+        () = held.keep() => Ending::Lost,
+        () = attach(shared, link, state) => Ending::Stopped,
     };
-    let lost = tokio::select! {
-        () = link.stop.cancelled() => false,
-        () = held.keep() => true,
-        () = attach(&shared, &link, &state) => false,
+    let said = match ending {
+        Ending::Lost => State::Busy("another replica has taken its stream".to_owned()),
+        Ending::Stopped => State::Refused("its stream is being closed".to_owned()),
     };
-    let ended = if lost { "another replica has taken its stream" } else { "its stream is being closed" };
-    if let State::Ready(multiplexer) = state.send_replace(State::Refused(ended.to_owned())) {
+    if let State::Ready(multiplexer) = state.send_replace(said) {
         multiplexer.shutdown().await;
     }
-    if !lost {
+    if ending == Ending::Stopped {
         held.release().await;
     }
+    ending
 }
 
 /// Opens the stream, and opens it again whenever it ends. It does not return.
@@ -126,7 +196,7 @@ async fn attach(shared: &Shared, link: &Link, state: &watch::Sender<State>) {
         let pod = ready_pod(shared, link).await;
         let began = Instant::now();
         let reason = match open(shared, link, &pod).await {
-            Ok(process) => serve(shared, link, state, process, &mut era).await,
+            Ok(connection) => serve(shared, link, state, connection, &mut era).await,
             Err(error) => error.to_string(),
         };
         tracing::debug!(workload = %link.id, reason, "a stream that was attached to has ended");
@@ -139,19 +209,22 @@ async fn attach(shared: &Shared, link: &Link, state: &watch::Sender<State>) {
     }
 }
 
-async fn open(shared: &Shared, link: &Link, pod: &ReadyPod) -> Result<AttachedProcess> {
-    let pods: Api<Pod> = Api::namespaced(shared.client.clone(), &link.namespace);
+async fn open(shared: &Shared, link: &Link, pod: &ReadyPod) -> Result<Connection> {
     let params = AttachParams {
         container: view::server_name(&pod.pod).map(str::to_owned),
         stdin: true,
         stdout: true,
         stderr: false,
         tty: false,
-        max_stdin_buf_size: Some(BUFFER),
-        max_stdout_buf_size: Some(BUFFER),
         ..AttachParams::default()
     };
-    within(shared.config.call_timeout, "attaching to a pod", pods.attach(pod.name(), &params)).await
+    let attaching = async {
+        let request = Request::new(Pod::url_path(&(), Some(&link.namespace)));
+        let mut request = request.attach(pod.name(), &params).map_err(kube::Error::BuildRequest)?;
+        request.extensions_mut().insert("attach");
+        shared.client.connect(request).await
+    };
+    within(shared.config.call_timeout, "attaching to a pod", attaching).await
 }
 
 /// Serves one stream to its end, and says why it ended.
@@ -159,12 +232,11 @@ async fn serve(
     shared: &Shared,
     link: &Link,
     state: &watch::Sender<State>,
-    mut process: AttachedProcess,
+    connection: Connection,
     era: &mut Option<Era>,
 ) -> String {
-    let (Some(stdin), Some(stdout)) = (process.stdin(), process.stdout()) else {
-        return "the API server gave no stream".to_owned();
-    };
+    let half_close = if connection.supports_stream_close() { HalfClose::Known } else { HalfClose::Unknown };
+    let (stdout, stdin) = ws::split(connection.into_stream(), half_close);
     let multiplexer = Arc::new(Multiplexer::start(stdout, stdin, options(shared, link, *era)));
     let mut tools_changed = multiplexer.tools_changed();
     match multiplexer.ready().await {
@@ -190,11 +262,19 @@ async fn serve(
 fn options(shared: &Shared, link: &Link, era: Option<Era>) -> MultiplexerOptions {
     let place = shared.observer.place(&link.id);
     let exclusive = place.is_some_and(|place| names::is_exclusive(&place.deployment.metadata));
+    let set = shared.config.multiplexer.clone();
+    // All callers of another replica share one channel.
+    let (queue, max_in_flight) = match &shared.config.peers {
+        Some(_) => (set.queue.max(PEER_QUEUE), set.max_in_flight.max(PEER_IN_FLIGHT)),
+        None => (set.queue, set.max_in_flight),
+    };
     MultiplexerOptions {
         mode: if exclusive { Mode::Exclusive } else { Mode::Shared },
         era,
         numbers_from: random_start(),
-        ..shared.config.multiplexer.clone()
+        queue,
+        max_in_flight,
+        ..set
     }
 }
 

@@ -1,4 +1,8 @@
 //! The endpoint of a server that listens.
+//!
+//! It is the pod's own address where that is reachable: a session lives in one process, and which one answers is known by its
+//! generation, while a Service may lead to either of two pods during a rollout. That an address is another pod's by now takes a
+//! watch that fell silent: the connections to the API server are asked every few seconds whether they live (`transport`).
 
 use super::{
     Shared, forward,
@@ -6,8 +10,14 @@ use super::{
     route::{self, Dead, Others, Way},
 };
 use crate::{names, observe::Place};
-use archestra_core::{Result, runtime::HttpEndpoint};
+use archestra_core::{Result, runtime::HttpEndpoint, secret::SecretValue};
 use std::sync::Arc;
+
+/// Where a way leads.
+struct Found {
+    authority: String,
+    headers: Vec<(String, SecretValue)>,
+}
 
 /// Where the pod's server is, on the first way that leads there.
 pub(super) async fn endpoint(
@@ -21,17 +31,13 @@ pub(super) async fn endpoint(
     let mut dead: Vec<Dead> = Vec::new();
     for (tried, way) in ways.iter().enumerate() {
         let others = if tried + 1 < ways.len() { Others::Some } else { Others::None };
-        match authority(shared, link, pod, *way, port, others).await {
-            Ok(authority) => {
+        match find(shared, link, pod, *way, port, others).await {
+            Ok(Found { authority, headers }) => {
                 route::note(shared, link, pod, *way, &dead);
                 let annotations = place.deployment.metadata.annotations.as_ref();
                 let path =
                     annotations.and_then(|annotations| annotations.get(names::PATH)).map_or("/mcp", String::as_str);
-                return Ok(HttpEndpoint {
-                    url: url(&authority, path),
-                    headers: Vec::new(),
-                    generation: pod.generation(),
-                });
+                return Ok(HttpEndpoint { url: url(&authority, path), headers, generation: pod.generation() });
             }
             Err(error) => {
                 route::bury(link, &error);
@@ -42,29 +48,34 @@ pub(super) async fn endpoint(
     Err(route::nowhere(&dead))
 }
 
-async fn authority(
+/// Whether a way leads there is seen once for each pod; afterwards it is for the client to find out.
+async fn find(
     shared: &Arc<Shared>,
     link: &Arc<Link>,
     pod: &ReadyPod,
     way: Way,
     port: u16,
     others: Others,
-) -> Result<String, Dead> {
+) -> Result<Found, Dead> {
     let failed = |error: archestra_core::Error| Dead::new(way, error.to_string());
+    let known = route::known(shared, link, pod) == Some(way);
     if way == Way::Forward {
-        return Ok(forward::listener(shared, link, port).await.map_err(failed)?.to_string());
+        if !known {
+            forward::check(shared, link, pod, port).await.map_err(failed)?;
+        }
+        let door = forward::door(shared, link, port).await.map_err(failed)?;
+        return Ok(Found { authority: door.address.to_string(), headers: vec![door.header()] });
     }
-    let known = link.way(pod) == Some(way);
     let address = route::address(shared, link, pod, way, port).await.map_err(failed)?;
     let Some(address) = address else { return Err(Dead::new(way, "there is no address".to_owned())) };
     if !known {
-        // Whether it leads there is seen once for each pod; afterwards it is for the client to find out.
         drop(route::dial(way, address, others).await?);
     }
-    Ok(match way {
+    let authority = match way {
         Way::Name => format!("{}:{port}", route::service_name(shared, link)),
         Way::Pod | Way::Service | Way::Forward => address.to_string(),
-    })
+    };
+    Ok(Found { authority, headers: Vec::new() })
 }
 
 fn url(authority: &str, path: &str) -> String {

@@ -16,10 +16,10 @@ use std::{sync::Mutex, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// How long a Lease is good without being renewed.
-const DURATION: Duration = Duration::from_secs(30);
-const DURATION_SECONDS: i32 = 30;
+const DURATION: Duration = Duration::from_secs(15);
+const DURATION_SECONDS: i32 = 15;
 /// How often it is renewed, and how soon again after a failure.
-const RENEWAL: Duration = Duration::from_secs(10);
+const RENEWAL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(2);
 /// By how much the clocks of two replicas may differ.
 const SKEW: Duration = Duration::from_secs(15);
@@ -28,8 +28,18 @@ const SKEW: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) enum NoLease {
     /// Another replica has it.
-    Held(String),
+    Held(Holder),
+    /// Another replica was quicker; which one is not known yet.
+    Lost,
     Failed(Error),
+}
+
+/// Who has a Lease.
+#[derive(Debug)]
+pub(super) struct Holder {
+    pub(super) identity: String,
+    /// Where it listens for other replicas.
+    pub(super) peer: Option<String>,
 }
 
 /// What was seen of another replica's Lease: its last renewal, and when that was first seen.
@@ -71,25 +81,26 @@ pub(super) async fn take<'a>(shared: &'a Shared, link: &Link, seen: &Sighting) -
     let outcome = match found {
         None => {
             let metadata = ObjectMeta { name: Some(name.clone()), labels: Some(labels), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(spec(us, None)) };
+            let mut lease = Lease { metadata, spec: Some(spec(us, None)) };
+            advertise(shared, &mut lease);
             within(limit, "creating a Lease", api.create(&params(), &lease)).await
         }
         Some(mut lease) => {
             if let Some(holder) = holder(&lease).filter(|holder| *holder != us)
                 && !is_over(&lease, seen)
             {
-                return Err(NoLease::Held(holder.to_owned()));
+                let peer = lease.metadata.annotations.as_ref().and_then(|all| all.get(names::PEER)).cloned();
+                return Err(NoLease::Held(Holder { identity: holder.to_owned(), peer }));
             }
             lease.spec = Some(spec(us, lease.spec.as_ref()));
             lease.metadata.labels.get_or_insert_default().extend(labels);
+            advertise(shared, &mut lease);
             within(limit, "taking a Lease", api.replace(&name, &params(), &lease)).await
         }
     };
     match outcome {
         Ok(lease) => Ok(Held { shared, api, name, lease, renewed: began }),
-        Err(Error::Conflict { .. } | Error::AlreadyExists { .. }) => {
-            Err(NoLease::Held("another replica, which was quicker".to_owned()))
-        }
+        Err(Error::Conflict { .. } | Error::AlreadyExists { .. }) => Err(NoLease::Lost),
         Err(error) => Err(NoLease::Failed(error)),
     }
 }
@@ -159,6 +170,15 @@ impl Held<'_> {
 
 fn params() -> PostParams {
     PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// Says where we listen for other replicas, and nothing of where a former holder did.
+fn advertise(shared: &Shared, lease: &mut Lease) {
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    match &shared.config.peers {
+        Some(peers) => annotations.insert(names::PEER.to_owned(), peers.advertised().to_owned()),
+        None => annotations.remove(names::PEER),
+    };
 }
 
 fn identity(shared: &Shared) -> &str {

@@ -1,6 +1,6 @@
 //! What is remembered about the way to one workload.
 
-use super::{Shared, attach, lock, route::Way, unavailable};
+use super::{Shared, attach, forward::Door, lock, route::Known, unavailable};
 use crate::{
     error::{within, within_opt},
     names,
@@ -16,7 +16,7 @@ use kube::Api;
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -39,7 +39,7 @@ pub(super) struct Link {
     /// The connection that all callers of a shared server share, and to which process it leads.
     stream: Mutex<(u64, Arc<OnceCell<Arc<Multiplexer>>>)>,
     /// The loopback listener whose connections are forwarded.
-    pub(super) listener: OnceCell<SocketAddr>,
+    pub(super) listener: OnceCell<Door>,
     follows: AtomicBool,
     pub(super) attach: Mutex<Option<attach::Keeper>>,
 }
@@ -47,7 +47,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct PodLink {
     gone: CancellationToken,
-    way: Option<Way>,
+    way: Option<Known>,
 }
 
 /// A pod whose server answers.
@@ -104,6 +104,11 @@ impl Link {
         Ok(token)
     }
 
+    /// The token, if it was read before.
+    pub(super) fn known_token(&self) -> Option<SecretValue> {
+        lock(&self.token).clone()
+    }
+
     /// The address of the workload's Service.
     pub(super) async fn service(&self, shared: &Shared) -> Result<IpAddr> {
         if let Some(address) = *lock(&self.service) {
@@ -130,11 +135,11 @@ impl Link {
     }
 
     /// The way that led to the pod.
-    pub(super) fn way(&self, pod: &ReadyPod) -> Option<Way> {
+    pub(super) fn way(&self, pod: &ReadyPod) -> Option<Known> {
         lock(&self.pods).get(&pod.uid)?.way
     }
 
-    pub(super) fn remember(&self, pod: &ReadyPod, way: Way) {
+    pub(super) fn remember(&self, pod: &ReadyPod, way: Known) {
         drop(self.gone(pod));
         if let Some(link) = lock(&self.pods).get_mut(&pod.uid) {
             link.way = Some(way);

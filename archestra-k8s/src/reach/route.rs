@@ -11,7 +11,7 @@ use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 /// How long a TCP connection may take while another way is left, and when none is.
@@ -29,6 +29,27 @@ pub(super) enum Way {
     Name,
     /// Through the API server.
     Forward,
+}
+
+/// How long a way is taken for the best that is not the first one of its mode. Then the others are tried again.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// A way that led somewhere, and since when that is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    way: Way,
+    since: Instant,
+}
+
+impl Known {
+    fn now(way: Way) -> Self {
+        Self { way, since: Instant::now() }
+    }
+
+    /// The way, as long as nothing better is to be looked for.
+    fn holds(self, allowed: &[Way]) -> Option<Way> {
+        (allowed.first() == Some(&self.way) || self.since.elapsed() < BELIEVED).then_some(self.way)
+    }
 }
 
 /// A stream to the port.
@@ -66,8 +87,14 @@ fn allowed(mode: ReachMode) -> &'static [Way] {
 
 /// The ways in the order in which they are tried: the one that led to this pod first, then the one that others needed.
 pub(super) fn ways(shared: &Shared, link: &Link, pod: &ReadyPod) -> Vec<Way> {
-    let known = link.way(pod).or(*lock(&shared.preferred));
-    order(allowed(shared.config.reach), known)
+    let allowed = allowed(shared.config.reach);
+    let preferred = lock(&shared.preferred).and_then(|known| known.holds(allowed));
+    order(allowed, known(shared, link, pod).or(preferred))
+}
+
+/// The way that led to this pod, while it is taken for the best.
+pub(super) fn known(shared: &Shared, link: &Link, pod: &ReadyPod) -> Option<Way> {
+    link.way(pod)?.holds(allowed(shared.config.reach))
 }
 
 fn order(allowed: &[Way], known: Option<Way>) -> Vec<Way> {
@@ -78,13 +105,28 @@ fn order(allowed: &[Way], known: Option<Way>) -> Vec<Way> {
 
 /// Notes that a way led to the pod, after those that did not.
 pub(super) fn note(shared: &Shared, link: &Link, pod: &ReadyPod, way: Way, dead: &[Dead]) {
-    link.remember(pod, way);
+    if known(shared, link, pod) != Some(way) {
+        link.remember(pod, Known::now(way));
+    }
+    let mut preferred = lock(&shared.preferred);
+    let before = *preferred;
     if !dead.is_empty() && dead.iter().all(|dead| dead.silent) {
-        let before = lock(&shared.preferred).replace(way);
-        if before != Some(way) {
+        *preferred = Some(Known::now(way));
+        if before.is_none_or(|before| before.way != way) {
             tracing::info!(?way, "pods are reached this way from here, because others lead nowhere");
         }
+    } else if before.is_some_and(|before| rank(shared, way) < rank(shared, before.way) || buried(dead, before.way)) {
+        // The network has changed.
+        *preferred = None;
     }
+}
+
+fn rank(shared: &Shared, way: Way) -> Option<usize> {
+    allowed(shared.config.reach).iter().position(|one| *one == way)
+}
+
+fn buried(dead: &[Dead], way: Way) -> bool {
+    dead.iter().any(|dead| dead.way == way)
 }
 
 /// What is said when no way led anywhere.
@@ -179,7 +221,7 @@ pub(super) fn bury(link: &Link, dead: &Dead) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Others, Way, allowed, dial, order};
+    use super::{BELIEVED, Known, Others, Way, allowed, dial, order};
     use crate::config::ReachMode;
 
     #[test]
@@ -188,6 +230,16 @@ mod tests {
         assert_eq!(order(auto, None), [Way::Pod, Way::Service, Way::Forward]);
         assert_eq!(order(auto, Some(Way::Forward)), [Way::Forward, Way::Pod, Way::Service]);
         assert_eq!(order(allowed(ReachMode::Direct), Some(Way::Forward)), [Way::Pod, Way::Service]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn better_ways_are_looked_for_again() {
+        let auto = allowed(ReachMode::Auto);
+        let (first, last) = (Known::now(Way::Pod), Known::now(Way::Forward));
+        assert_eq!((first.holds(auto), last.holds(auto)), (Some(Way::Pod), Some(Way::Forward)));
+        tokio::time::advance(BELIEVED).await;
+        assert_eq!((first.holds(auto), last.holds(auto)), (Some(Way::Pod), None));
+        assert_eq!(last.holds(allowed(ReachMode::PortForward)), Some(Way::Forward), "there is no other");
     }
 
     #[tokio::test]

@@ -52,8 +52,10 @@ async fn whoami(endpoint: &HttpEndpoint) -> String {
     let (authority, path) = endpoint.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"whoami","arguments":{}}}"#;
     let mut stream = TcpStream::connect(authority).await.unwrap();
+    let headers: String =
+        endpoint.headers.iter().map(|(name, value)| format!("{name}: {}\r\n", value.expose())).collect();
     let head = format!(
-        "POST /{path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "POST /{path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
@@ -124,6 +126,13 @@ async fn an_http_server_is_reached_on_every_way_and_another_process_is_another_g
     let forwarded = endpoint(&forwarding, &workload).await;
     assert!(forwarded.url.starts_with("http://127.0.0.1:"), "{}", forwarded.url);
     let before = whoami(&forwarded).await;
+    // Whoever else is on this machine can connect, and does not know the key.
+    let authority = forwarded.url.strip_prefix("http://").unwrap().split_once('/').unwrap().0;
+    let mut stream = TcpStream::connect(authority).await.unwrap();
+    stream.write_all(b"POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+    let mut refusal = String::new();
+    timeout(LIMIT, stream.read_to_string(&mut refusal)).await.unwrap().unwrap();
+    assert!(refusal.starts_with("HTTP/1.1 403 "), "{refusal}");
     generations.push(forwarded.generation);
     generations.dedup();
     assert_eq!(generations.len(), 1, "it is one process on every way");

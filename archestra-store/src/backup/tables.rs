@@ -116,6 +116,13 @@ impl Table {
         };
         self.columns.iter().zip(cells).map(value).collect()
     }
+
+    /// What tells a row from all others of its table, if these are its cells.
+    pub(super) fn key_of(&self, cells: &[Json]) -> Option<Vec<Expr>> {
+        let values = self.values(cells)?;
+        let named = self.columns.iter().zip(values).filter(|((name, _), _)| self.key.contains(name));
+        Some(named.map(|(_, value)| value).collect())
+    }
 }
 
 #[cfg(test)]

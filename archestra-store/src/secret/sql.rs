@@ -34,11 +34,12 @@ pub struct SqlSecrets {
     store: SqlStore,
     ring: Arc<KeyRing>,
     keys: Arc<Derived>,
+    accepts: Accepts,
 }
 
 impl fmt::Debug for SqlSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlSecrets").field("ring", &self.ring).finish_non_exhaustive()
+        f.debug_struct("SqlSecrets").field("ring", &self.ring).field("accepts", &self.accepts).finish_non_exhaustive()
     }
 }
 
@@ -47,7 +48,14 @@ impl SqlSecrets {
     #[must_use]
     pub fn new(store: &SqlStore, ring: Arc<KeyRing>) -> Self {
         let keys = Arc::new(ring.derive(Purpose::Secrets));
-        Self { store: store.clone(), ring, keys }
+        Self { store: store.clone(), ring, keys, accepts: Accepts::Values }
+    }
+
+    /// The same secrets for a store that resolves references, as [`VaultReadOnly`](super::VaultReadOnly) does: it writes these
+    /// here, and values are not what it is given.
+    #[must_use]
+    pub fn of_references(&self) -> Self {
+        Self { accepts: Accepts::References, ..self.clone() }
     }
 
     /// Makes sure that the ring opens what is stored: it has every key in use, and each is the very key.
@@ -187,7 +195,11 @@ impl SqlSecrets {
 
 #[async_trait]
 impl SecretStore for SqlSecrets {
-    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
+    fn accepts(&self) -> Accepts {
+        self.accepts
+    }
+
+    async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
         let statement = Query::select()
             .columns(["version", "key_id", "bytes"])
             .from(SECRETS)
@@ -198,8 +210,16 @@ impl SecretStore for SqlSecrets {
         self.open(reference.as_str(), &found)
     }
 
+    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        self.written(reference).await?.values(reference)
+    }
+
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
-        Accepts::Values.check(bundle)?;
+        self.accepts.check(bundle)?;
+        self.rewrite(reference, bundle, expect).await
+    }
+
+    async fn rewrite(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
         let db = self.db();
         db.within("writing a secret", async {
             for _ in 0..TRIES {

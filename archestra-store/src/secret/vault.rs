@@ -1,4 +1,5 @@
-//! Secrets in Vault or OpenBao, over vaultrs: a store that reads and writes, and one that reads what people put there.
+//! Vault or OpenBao, over vaultrs: a store of secrets that reads and writes, one that reads what people put there, and the key
+//! that wraps those of a key ring.
 
 #[cfg(feature = "vault-aws")]
 mod aws;
@@ -9,11 +10,13 @@ mod login;
 mod read_only;
 mod session;
 mod store;
+mod transit;
 mod trouble;
 mod wire;
 
 #[cfg(feature = "vault-aws")]
-pub use aws::{AwsCredentialSource, AwsCredentials};
+pub use aws::{AwsCredentialSource, AwsCredentials, AwsCredentialsFile};
 pub use config::{KvVersion, VaultAuth, VaultConfig};
 pub use read_only::VaultReadOnly;
 pub use store::VaultStore;
+pub use transit::VaultTransit;

@@ -14,6 +14,15 @@ pub struct SqlConfig {
     pub(crate) deadline: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) kept_revisions: u64,
+    pub(crate) access: Access,
+}
+
+/// What a database is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    ReadWrite,
+    /// Nothing is changed, not even its schema.
+    ReadOnly,
 }
 
 impl SqlConfig {
@@ -25,8 +34,8 @@ impl SqlConfig {
     /// **PostgreSQL.** The URL names user, host and database, and a password if one is needed. Its parameters are those of
     /// libpq, as far as there are any here: `sslmode` (`prefer`, unless it is said otherwise), `sslrootcert`, `sslcert`,
     /// `sslkey`, `host` (a folder with a socket, too), `hostaddr`, `port`, `dbname`, `user`, `password`, `application_name`,
-    /// `options`. A pooler may be in front of it; one that hands out servers by the transaction must know prepared statements
-    /// (PgBouncer 1.21 or newer, with `max_prepared_statements` above 0).
+    /// `options`. A pooler may be in front of it, also one that hands out connections by the transaction: what it takes away is
+    /// found out when the database is opened, and done without.
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
@@ -38,6 +47,7 @@ impl SqlConfig {
             deadline: Duration::from_secs(30),
             poll_interval: Duration::from_millis(200),
             kept_revisions: 10_000,
+            access: Access::ReadWrite,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     SqlConfig,
+    config::Access,
     database::{Database, column, rows},
     dialect::{Dialect, refused},
 };
@@ -24,7 +25,13 @@ const UPGRADE: Duration = Duration::from_secs(600);
 pub(super) async fn connect(config: &SqlConfig) -> Result<Database> {
     let db = Dialect::open(config).await?;
     let limit = config.deadline.max(UPGRADE);
-    let prepared = timeout(limit, prepare(&db)).await;
+    let ready = async {
+        match config.access {
+            Access::ReadWrite => prepare(&db).await,
+            Access::ReadOnly => inspect(&db).await,
+        }
+    };
+    let prepared = timeout(limit, ready).await;
     match prepared.unwrap_or(Err(Error::Timeout { operation: "opening the database", after: limit })) {
         Ok(()) => Ok(db),
         Err(error) => {
@@ -38,7 +45,7 @@ async fn prepare(db: &Database) -> Result<()> {
     // One transaction that has a lock from its beginning: of several processes one migrates, the others find it done.
     let tx = db.begin().await?;
     db.dialect.lock_schema(&tx).await.map_err(refused)?;
-    if is_outdated(&tx, db).await? {
+    if !missing(&tx, db).await?.is_empty() {
         Migrator::up(&tx, None).await.map_err(refused)?;
     }
     tx.commit().await.map_err(refused)?;
@@ -53,21 +60,41 @@ async fn prepare(db: &Database) -> Result<()> {
     tx.rollback().await.map_err(refused)
 }
 
-/// Whether steps are missing. One that we do not know is refused.
-async fn is_outdated(tx: &DatabaseTransaction, db: &Database) -> Result<bool> {
+/// Refuses a database whose schema is not ours, or not that of this version.
+async fn inspect(db: &Database) -> Result<()> {
+    let tx = db.begin_snapshot().await?;
+    let missing = missing(&tx, db).await?;
+    tx.rollback().await.map_err(refused)?;
+    let Some(first) = missing.first() else { return Ok(()) };
+    let reason = if missing.len() == Migrator::migrations().len() {
+        "there is nothing of ours in it; name the database that the server uses".to_owned()
+    } else {
+        format!(
+            "its schema is that of an older version, without the step {first}, and it is only read here; use that version for this, or start this one on it once, which brings it up to date"
+        )
+    };
+    Err(Error::conflict("database", &db.name, reason))
+}
+
+/// Which steps are missing, oldest first. One that we do not know is refused.
+async fn missing(tx: &DatabaseTransaction, db: &Database) -> Result<Vec<String>> {
+    let mut steps: Vec<String> = Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
     if !SchemaManager::new(tx).has_table(APPLIED).await.map_err(refused)? {
-        return Ok(true);
+        return Ok(steps);
     }
-    let known: Vec<String> = Migrator::migrations().iter().map(|step| step.name().to_owned()).collect();
-    let applied = rows(tx, &Query::select().column("version").from(APPLIED).to_owned()).await?;
-    for row in &applied {
-        let version: String = column(row, "version")?;
+    let known = steps.clone();
+    for row in rows(tx, &Query::select().column("version").from(APPLIED).to_owned()).await? {
+        let version: String = column(&row, "version")?;
         if !known.contains(&version) {
             let reason = format!(
                 "its schema has the step {version}, which this version does not know; start the newer version that made it, or restore a backup"
             );
             return Err(Error::conflict("database", &db.name, reason));
         }
+        steps.retain(|step| *step != version);
     }
-    Ok(applied.len() < known.len())
+    Ok(steps)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,15 +2,19 @@
 
 use super::{
     dialect::Dialect,
-    error::{db_error, in_doubt, is_lost, is_race},
+    error::{db_error, in_doubt, is_race},
+    pool::Pool,
 };
 use archestra_core::{Error, Result};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, QueryResult, StatementBuilder, TryGetable,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, QueryResult, StatementBuilder, TryGetable,
     sea_query::{Expr, ExprTrait as _, Func},
 };
 use std::{fmt, future::Future, sync::Arc, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 /// How often a write begins anew that lost a race to another one.
 const RACES: u32 = 8;
@@ -26,11 +30,13 @@ pub(crate) struct Database {
     /// Which database it is, for people.
     pub(crate) name: Arc<str>,
     /// For queries. Never used while a transaction is open: on one connection that would wait for itself.
-    pub(crate) reader: DatabaseConnection,
-    writer: DatabaseConnection,
-    pub(crate) watcher: DatabaseConnection,
+    pub(crate) reader: Pool,
+    writer: Pool,
+    pub(crate) watcher: Pool,
     /// For notifications, where there are any.
-    pub(crate) listener: Option<DatabaseConnection>,
+    pub(crate) listener: Option<Pool>,
+    /// Told when connections were given up.
+    pub(crate) renewed: Arc<Notify>,
     single: bool,
     deadline: Duration,
 }
@@ -48,10 +54,10 @@ impl fmt::Debug for Database {
 /// Pools of their own for each purpose.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    pub(crate) reader: DatabaseConnection,
-    pub(crate) writer: DatabaseConnection,
-    pub(crate) watcher: DatabaseConnection,
-    pub(crate) listener: Option<DatabaseConnection>,
+    pub(crate) reader: Pool,
+    pub(crate) writer: Pool,
+    pub(crate) watcher: Pool,
+    pub(crate) listener: Option<Pool>,
 }
 
 impl Database {
@@ -63,16 +69,12 @@ impl Database {
         deadline: Duration,
     ) -> Self {
         let Connections { reader, writer, watcher, listener } = connections;
-        Self { dialect, name: name.into(), reader, writer, watcher, listener, single: false, deadline }
+        let renewed = Arc::default();
+        Self { dialect, name: name.into(), reader, writer, watcher, listener, renewed, single: false, deadline }
     }
 
     /// A database with one connection for everything.
-    pub(crate) fn single(
-        dialect: Dialect,
-        name: impl Into<Arc<str>>,
-        connection: DatabaseConnection,
-        deadline: Duration,
-    ) -> Self {
+    pub(crate) fn single(dialect: Dialect, name: impl Into<Arc<str>>, connection: Pool, deadline: Duration) -> Self {
         Self {
             dialect,
             name: name.into(),
@@ -80,6 +82,7 @@ impl Database {
             writer: connection.clone(),
             watcher: connection,
             listener: None,
+            renewed: Arc::default(),
             single: true,
             deadline,
         }
@@ -92,17 +95,28 @@ impl Database {
 
     /// Begins a transaction that writes, when it is its turn.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
-        match self.dialect.begin_write(&self.writer).await {
-            // A connection that the server closed meanwhile is found out by its next use; nothing was done with it.
-            Err(error) if is_lost(&error) => self.dialect.begin_write(&self.writer).await,
-            outcome => outcome,
-        }
-        .map_err(db_error)
+        self.writer.begin().await.map_err(db_error)
     }
 
     /// Begins a transaction that reads everything as of one moment.
     pub(crate) async fn begin_snapshot(&self) -> Result<DatabaseTransaction> {
-        self.dialect.begin_snapshot(&self.reader).await.map_err(db_error)
+        self.dialect.begin_snapshot(&self.reader.bare()).await.map_err(db_error)
+    }
+
+    /// Gives up the connections that are watched with.
+    pub(crate) async fn renew_watcher(&self) -> Result<(), DbErr> {
+        self.watcher.renew().await
+    }
+
+    /// Gives up all connections but those that are watched with.
+    pub(crate) async fn renew_others(&self) -> Result<(), DbErr> {
+        self.reader.renew().await?;
+        self.writer.renew().await?;
+        if let Some(listener) = &self.listener {
+            listener.renew().await?;
+        }
+        self.renewed.notify_one();
+        Ok(())
     }
 
     /// Ends a transaction with all that it did.
@@ -153,6 +167,7 @@ impl Database {
     pub(crate) async fn close(&self) {
         let pools = [Some(&self.watcher), self.listener.as_ref(), Some(&self.reader), Some(&self.writer)];
         for pool in pools.into_iter().flatten() {
+            let pool: Arc<DatabaseConnection> = pool.bare();
             match timeout(CLOSING, pool.close_by_ref()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "closing a database connection failed"),

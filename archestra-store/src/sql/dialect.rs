@@ -3,11 +3,11 @@
 mod postgres;
 mod sqlite;
 
-use super::{SqlConfig, database::Database};
+use super::{SqlConfig, database::Database, pool::Purpose};
 use archestra_core::{Error, Result};
 use sea_orm::{
-    AccessMode, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel, RuntimeErr,
-    TransactionTrait as _, sea_query::Expr, sqlx,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait as _,
+    sea_query::Expr, sqlx,
 };
 use std::{borrow::Cow, future::pending};
 use tokio::sync::Notify;
@@ -96,11 +96,24 @@ impl Dialect {
         }
     }
 
-    /// Begins a transaction that will write, waiting for its turn where only one may write at a time.
-    pub(crate) async fn begin_write(self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    /// Begins a transaction: one that will write waits for its turn where only one may write at a time.
+    pub(crate) async fn begin(
+        self,
+        connections: &DatabaseConnection,
+        purpose: Purpose,
+    ) -> Result<DatabaseTransaction, DbErr> {
+        match (self, purpose) {
+            (Self::Sqlite, Purpose::Read) => connections.begin().await,
+            (Self::Sqlite, Purpose::Write) => connections.begin_with_options(sqlite::immediate()).await,
+            (Self::Postgres(session), _) => session.begin(connections, purpose).await,
+        }
+    }
+
+    /// Whether others use what lies behind our connections, so that nothing of ours stays with one beyond a transaction.
+    pub(crate) const fn shares_connections(self) -> bool {
         match self {
-            Self::Sqlite => writer.begin_with_options(sqlite::immediate()).await,
-            Self::Postgres(session) => session.begin(writer).await,
+            Self::Sqlite => false,
+            Self::Postgres(session) => session.is_pooled(),
         }
     }
 
@@ -108,10 +121,7 @@ impl Dialect {
     pub(crate) async fn begin_snapshot(self, reader: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
         match self {
             Self::Sqlite => reader.begin().await,
-            Self::Postgres(_) => {
-                let (isolation, access) = (IsolationLevel::RepeatableRead, AccessMode::ReadOnly);
-                reader.begin_with_config(Some(isolation), Some(access)).await
-            }
+            Self::Postgres(session) => session.begin_snapshot(reader).await,
         }
     }
 
@@ -135,7 +145,7 @@ impl Dialect {
     /// A number that changes with every commit that another connection made; `None` if there is no such thing.
     pub(crate) async fn change_counter(self, db: &Database) -> Result<Option<i64>, DbErr> {
         match self {
-            Self::Sqlite if !db.is_single() => sqlite::change_counter(&db.watcher).await,
+            Self::Sqlite if !db.is_single() => sqlite::change_counter(&db.watcher.bare()).await,
             Self::Sqlite | Self::Postgres(_) => Ok(None),
         }
     }
@@ -155,9 +165,14 @@ impl Dialect {
 
     /// Hears of commits of other processes, for as long as it is polled. They may come unheard: this only saves time.
     pub(crate) async fn listen(self, db: &Database, wake: &Notify) {
-        match &db.listener {
-            Some(listener) => postgres::listen(listener, wake).await,
-            None => pending().await,
+        let Some(listener) = &db.listener else { return pending().await };
+        loop {
+            let connections = listener.bare();
+            tokio::select! {
+                () = postgres::listen(&connections, wake) => {}
+                // Nothing would be heard on a connection that leads nowhere any more, and no error either.
+                () = db.renewed.notified() => {}
+            }
         }
     }
 }

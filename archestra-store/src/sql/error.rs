@@ -59,6 +59,17 @@ pub(crate) fn is_lost(error: &DbErr) -> bool {
     Trouble::of(error).is_some_and(|trouble| trouble.kind == TroubleKind::Lost)
 }
 
+/// Whether there was no answer at all, for as long as there was time.
+pub(crate) fn is_silence(error: &Error) -> bool {
+    match error {
+        Error::Timeout { .. } => true,
+        Error::Unavailable { source: Some(source), .. } => {
+            matches!(source.downcast_ref::<DbErr>(), Some(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)))
+        }
+        _ => false,
+    }
+}
+
 /// Whether the database broke off a write because it met another one. Nothing was done.
 pub(crate) fn is_race(error: &Error) -> bool {
     let Error::Unavailable { source: Some(source), .. } = error else { return false };

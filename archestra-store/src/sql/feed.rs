@@ -6,6 +6,7 @@ use super::{
     commit::insert,
     database::{Database, column, count, execute, row, stored},
     dialect::Dialect,
+    error::is_silence,
     family::id,
 };
 use archestra_core::{
@@ -179,7 +180,8 @@ impl Feed {
                 () = listening.dialect.listen(&listening, &heard) => {}
             }
         });
-        let poller = Poller { db: db.clone(), interval, wake: Arc::clone(&wake), counter: None, trusted: 0 };
+        let poller =
+            Poller { db: db.clone(), interval, wake: Arc::clone(&wake), counter: None, trusted: 0, silent: false };
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(async move {
             tokio::select! {
@@ -238,6 +240,8 @@ struct Poller {
     wake: Arc<Notify>,
     counter: Option<i64>,
     trusted: u32,
+    /// Whether the latest look brought no answer at all.
+    silent: bool,
 }
 
 impl Poller {
@@ -249,12 +253,14 @@ impl Poller {
                 Ok(head) => {
                     known = Some(head);
                     pause = self.interval;
+                    self.acquit().await;
                     sender.send_modify(|pulse| *pulse = Pulse { looks: pulse.looks + 1, head, trouble: None });
                 }
                 Err(error) => {
                     known = None;
                     pause = (pause * 2).min(MAX_PAUSE);
                     tracing::warn!(%error, "the change feed cannot be read");
+                    self.suspect(&error).await;
                     let trouble = Some(error.to_string().into());
                     sender.send_modify(|pulse| *pulse = Pulse { looks: pulse.looks + 1, head: pulse.head, trouble });
                 }
@@ -264,6 +270,30 @@ impl Poller {
                 // A commit of our own is news whatever the counter says, which only counts those of others.
                 () = self.wake.notified() => known = None,
             }
+        }
+    }
+
+    /// A connection that does not answer may lead nowhere any more, as after a failover that nobody was told of.
+    async fn suspect(&mut self, error: &Error) {
+        if !is_silence(error) {
+            return;
+        }
+        self.silent = true;
+        if let Err(error) = self.db.renew_watcher().await {
+            tracing::warn!(%error, "the connection that changes are looked for with cannot be made anew");
+        }
+    }
+
+    /// Where a new connection answers after an old one did not, the others of the same age are no better than that one.
+    async fn acquit(&mut self) {
+        if !std::mem::take(&mut self.silent) {
+            return;
+        }
+        match self.db.renew_others().await {
+            Ok(()) => {
+                tracing::warn!("the database answers again; connections that were made before are not used any more")
+            }
+            Err(error) => tracing::warn!(%error, "the connections to the database cannot be made anew"),
         }
     }
 

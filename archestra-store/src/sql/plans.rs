@@ -4,6 +4,7 @@ use super::{SqlConfig, SqlStore, audit, catalog, identity};
 use archestra_core::{
     catalog::{Kind, Labels, Query},
     consumer::ConsumerKind,
+    event::AuditRecord,
     id::{ConsumerId, EntryId, InstallationId, TeamId, UserId},
     identity::{IdentityQuery, TokenOwner},
     installation::Owner,
@@ -12,6 +13,9 @@ use archestra_core::{
 };
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, TransactionTrait as _, sea_query::SelectStatement};
 use uuid::Uuid;
+
+/// One of the actions that have an index.
+const ACTION: &str = "entry.create";
 
 /// What is listed, and whether all of it is read along one index. Otherwise the matches are few and are sorted.
 fn lists() -> Vec<(String, SelectStatement, Order)> {
@@ -50,7 +54,8 @@ fn lists() -> Vec<(String, SelectStatement, Order)> {
     ];
     let audit = [
         AuditQuery::default(),
-        AuditQuery { action: Some("tool.call".to_owned()), ..AuditQuery::default() },
+        AuditQuery { action: Some(AuditRecord::CALL.to_owned()), ..AuditQuery::default() },
+        AuditQuery { action: Some(ACTION.to_owned()), ..AuditQuery::default() },
         AuditQuery { actor: Some("alice".to_owned()), ..AuditQuery::default() },
         AuditQuery { consumer: Some("finance".to_owned()), ..AuditQuery::default() },
         AuditQuery { from: Some(chrono::Utc::now()), until: Some(chrono::Utc::now()), ..AuditQuery::default() },
@@ -90,12 +95,13 @@ async fn explain(db: &impl sea_orm::ConnectionTrait, how: &str, list: &SelectSta
 #[tokio::test]
 async fn every_list_follows_an_index_on_sqlite() {
     let store = SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap();
-    let db: &DatabaseConnection = &store.db().reader;
+    let db: &DatabaseConnection = &store.db().reader.bare();
     for (what, list, order) in lists() {
         let plan = explain(db, "EXPLAIN QUERY PLAN", &list, "detail").await;
         let whole = plan.lines().any(|line| line.starts_with("SCAN ") && !line.contains(" USING "));
         assert!(!whole, "{what} reads a whole table:\n{plan}");
         assert!(order == Order::Matches || !plan.contains("TEMP B-TREE"), "{what} is sorted:\n{plan}");
+        assert_eq!(plan.contains("audit_actions"), what.contains(ACTION), "{what}:\n{plan}");
     }
 }
 
@@ -109,7 +115,7 @@ async fn every_list_follows_an_index_on_postgresql() {
     root.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
     let (at, _) = server.rsplit_once('/').unwrap();
     let store = SqlStore::connect(SqlConfig::new(format!("{at}/{name}"))).await.unwrap();
-    let tx = store.db().reader.begin().await.unwrap();
+    let tx = store.db().reader.bare().begin().await.unwrap();
     // Where there is an index to follow, it is followed, although the tables are empty.
     tx.execute_unprepared(
         "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off",
@@ -120,6 +126,7 @@ async fn every_list_follows_an_index_on_postgresql() {
         let plan = explain(&tx, "EXPLAIN", &list, "QUERY PLAN").await;
         assert!(!plan.contains("Seq Scan"), "{what} reads a whole table:\n{plan}");
         assert!(order == Order::Matches || !plan.contains("Sort"), "{what} is sorted:\n{plan}");
+        assert_eq!(plan.contains("audit_actions"), what.contains(ACTION), "{what}:\n{plan}");
     }
     tx.rollback().await.unwrap();
     store.close().await;

@@ -1,7 +1,8 @@
 //! A backup goes from one kind of database to the other and back, and is as of one moment.
 
-use crate::support::Fresh;
+use crate::support::{Fresh, number};
 use archestra_core::{
+    ErrorKind,
     catalog::CatalogStore,
     feed::ChangeSet,
     identity::{IdentityStore, TokenOwner},
@@ -10,6 +11,7 @@ use archestra_core::{
     testing::fixtures,
 };
 use archestra_store::{SqlConfig, SqlSecrets, SqlStore};
+use sea_orm::ConnectionTrait as _;
 use std::sync::Arc;
 
 async fn backup(store: &SqlStore) -> String {
@@ -62,4 +64,31 @@ async fn a_backup_goes_to_the_other_kind_of_database_and_back() {
     back.restore(&mut there.as_bytes()).await.unwrap();
     assert_eq!(rows(&backup(&back).await), rows(&made));
     second.close().await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL and PgBouncer"]
+async fn a_backup_changes_nothing_and_refuses_an_older_schema() {
+    let fresh = Fresh::new().await;
+    let store = fresh.open().await;
+    CatalogStore::commit(&store, ChangeSet::new().create(fixtures::remote_entry("entry"))).await.unwrap();
+    let raw = fresh.raw().await;
+    for url in [fresh.url(), fresh.pooled_url()] {
+        let reading = SqlStore::open_read_only(SqlConfig::new(&url)).await.unwrap();
+        assert_eq!(rows(&backup(&reading).await), rows(&backup(&store).await));
+        let change = ChangeSet::new().create(fixtures::remote_entry("other"));
+        let error = CatalogStore::commit(&reading, change).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Backend && error.to_string().contains("cannot be written"), "{error:?}");
+        reading.close().await;
+
+        let removed = "DELETE FROM seaql_migrations WHERE version = 'm20261120_000004_audit'";
+        raw.execute_unprepared(removed).await.unwrap();
+        let error = SqlStore::open_read_only(SqlConfig::new(&url)).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Conflict && error.to_string().contains("000004_audit"), "{error:?}");
+        assert_eq!(number(&raw, "SELECT COUNT(*) FROM seaql_migrations").await, 3, "it is no newer than before");
+        let again = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20261120_000004_audit', 0)";
+        raw.execute_unprepared(again).await.unwrap();
+    }
+    store.close().await;
+    raw.close().await.unwrap();
 }

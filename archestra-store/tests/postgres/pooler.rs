@@ -1,5 +1,5 @@
-//! Behind something like a transaction pooler: it refuses what only servers understand, notifications do not get through, and it
-//! can break connections off at the worst moment.
+//! Behind something that stands between us and the server and makes trouble: it refuses what only servers understand,
+//! notifications do not get through, it breaks connections off at the worst moment, or lets them lead nowhere.
 
 use crate::support::{Fresh, ring};
 use archestra_core::{
@@ -15,7 +15,7 @@ use sea_orm::ConnectionTrait as _;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -36,7 +36,19 @@ const BEFORE: u8 = 1;
 /// It happens, and its answer never arrives.
 const AFTER: u8 = 2;
 
-type Mood = Arc<AtomicU8>;
+/// What stands between, as tests steer it.
+#[derive(Debug, Default)]
+struct Between {
+    mood: AtomicU8,
+    /// How many connections there were.
+    made: AtomicU64,
+    /// So many of the first connections lead nowhere: nothing arrives, and nobody is told.
+    dead: AtomicU64,
+    /// Whether it hands on what connections are to be set up with.
+    transparent: AtomicBool,
+}
+
+type Mood = Arc<Between>;
 
 /// Starts one in front of the server of `fresh`, which ends with the returned tasks; the URL of the database through it.
 async fn pooler(fresh: &Fresh, mood: &Mood) -> (String, JoinSet<()>) {
@@ -67,7 +79,9 @@ async fn serve(mut client: TcpStream, server: String, mood: Mood) -> Option<()> 
         }
         break [length.to_be_bytes().to_vec(), rest].concat();
     };
-    if startup.windows(8).any(|window| window == b"options\0") {
+    let number = mood.made.fetch_add(1, SeqCst);
+    let refused = !mood.transparent.load(SeqCst);
+    if refused && startup.windows(8).any(|window| window == b"options\0") {
         let fields = b"SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: options\0\0";
         let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
         client.write_all(&[b"E", length.as_slice(), fields].concat()).await.ok()?;
@@ -79,11 +93,12 @@ async fn serve(mut client: TcpStream, server: String, mood: Mood) -> Option<()> 
     server.set_nodelay(true).ok()?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let seen = |kind, body: &[u8], expected, text: &[u8], at: u8| {
-        kind == expected && body == text && mood.compare_exchange(at, CALM, SeqCst, SeqCst).is_ok()
+        kind == expected && body == text && mood.mood.compare_exchange(at, CALM, SeqCst, SeqCst).is_ok()
     };
+    let arrives = |kind| kind != b'A' && number >= mood.dead.load(SeqCst);
     tokio::select! {
-        ended = relay(from_client, to_server, |kind, body| !seen(kind, body, b'Q', b"COMMIT\0", BEFORE), |_| true) => ended,
-        ended = relay(from_server, to_client, |kind, body| !seen(kind, body, b'C', b"COMMIT\0", AFTER), |kind| kind != b'A') => ended,
+        ended = relay(from_client, to_server, |kind, body| !seen(kind, body, b'Q', b"COMMIT\0", BEFORE), arrives) => ended,
+        ended = relay(from_server, to_client, |kind, body| !seen(kind, body, b'C', b"COMMIT\0", AFTER), arrives) => ended,
     }
 }
 
@@ -159,26 +174,73 @@ async fn a_commit_whose_answer_is_lost_is_reported_as_what_it_was() {
     let secrets = SqlSecrets::new(&store, ring());
     for n in 0..5 {
         let done = fixtures::remote_entry(&format!("done {n}"));
-        mood.store(AFTER, SeqCst);
+        mood.mood.store(AFTER, SeqCst);
         let revision = store.commit(ChangeSet::new().create(done.clone())).await.unwrap();
-        assert_eq!(mood.load(SeqCst), CALM, "the answer was lost");
+        assert_eq!(mood.mood.load(SeqCst), CALM, "the answer was lost");
         assert_eq!(store.get(done.id.into()).await.unwrap().version, Version(1));
 
         let not_done = fixtures::remote_entry(&format!("not done {n}"));
-        mood.store(BEFORE, SeqCst);
+        mood.mood.store(BEFORE, SeqCst);
         let error = store.commit(ChangeSet::new().create(not_done.clone())).await.unwrap_err();
-        assert_eq!((error.kind(), mood.load(SeqCst)), (ErrorKind::Unavailable, CALM));
+        assert_eq!((error.kind(), mood.mood.load(SeqCst)), (ErrorKind::Unavailable, CALM));
         assert!(error.to_string().contains("nothing was changed, try again"), "{error}");
         assert_eq!(store.get(not_done.id.into()).await.unwrap_err().kind(), ErrorKind::NotFound);
         assert!(store.commit(ChangeSet::new().create(not_done)).await.unwrap() > revision);
 
         // Where nobody can tell, nobody says that it was not done.
         let reference = fixtures::secret_ref(&format!("entry/{n}"));
-        mood.store(AFTER, SeqCst);
+        mood.mood.store(AFTER, SeqCst);
         let put = secrets.put(&reference, &fixtures::bundle(&[("k", "v")]), Expect::Absent).await;
         let error = put.unwrap_err();
-        assert_eq!((error.kind(), mood.load(SeqCst)), (ErrorKind::Unavailable, CALM));
+        assert_eq!((error.kind(), mood.mood.load(SeqCst)), (ErrorKind::Unavailable, CALM));
         assert!(error.to_string().contains("may or may not be there"), "{error}");
         assert!(secrets.get(&reference).await.is_ok());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
+async fn connections_that_lead_nowhere_are_given_up() {
+    let fresh = Fresh::new().await;
+    for (transparent, connect) in [(true, 8), (false, 8), (true, 2)] {
+        let mood = Mood::default();
+        mood.transparent.store(transparent, SeqCst);
+        let (url, _pooler) = pooler(&fresh, &mood).await;
+        let connect_timeout = Duration::from_secs(connect);
+        let config = SqlConfig::new(&url).connect_timeout(connect_timeout).deadline(Duration::from_secs(8));
+        let store = SqlStore::connect(config).await.unwrap();
+        let mut events = CatalogStore::changes(&store, None);
+        assert!(matches!(events.next().await.unwrap().unwrap(), FeedEvent::Resync { .. }));
+        let name = |n: usize| format!("{transparent} {connect} {n}");
+        let before = (0..4).map(|n| {
+            let (store, entry) = (store.clone(), fixtures::remote_entry(&format!("before {}", name(n))));
+            async move { store.commit(ChangeSet::new().create(entry)).await.unwrap() }
+        });
+        futures::future::join_all(before).await;
+        // All of their connections wait for the next ones.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        mood.dead.store(mood.made.load(SeqCst), SeqCst);
+        let begun = Instant::now();
+        let mut waiting = JoinSet::new();
+        for n in 1..=8 {
+            let (store, name) = (store.clone(), name(n));
+            waiting.spawn(async move {
+                while store.commit(ChangeSet::new().create(fixtures::remote_entry(&name))).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        let all = timeout(Duration::from_secs(30), waiting.join_all()).await;
+        assert!(all.is_ok(), "no recovery");
+        println!("everything goes on after {:?}", begun.elapsed());
+        let followed = async {
+            let mut seen = 0;
+            while seen < 12 {
+                if let Ok(FeedEvent::Changed { keys, .. }) = events.next().await.unwrap() {
+                    seen += keys.len();
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), followed).await.unwrap();
     }
 }

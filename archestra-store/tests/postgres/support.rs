@@ -18,6 +18,13 @@ pub(crate) fn server() -> String {
         .expect("ARCHESTRA_TEST_POSTGRES_URL is not set: run `eval \"$(.ci/postgres)\"`")
 }
 
+/// A pooler by the transaction in front of that server, as a URL that ends in one of its databases.
+#[expect(clippy::disallowed_methods, reason = "the environment says where the pooler is")]
+fn pooler() -> String {
+    std::env::var("ARCHESTRA_TEST_PGBOUNCER_URL")
+        .expect("ARCHESTRA_TEST_PGBOUNCER_URL is not set: run `eval \"$(.ci/pgbouncer)\"`")
+}
+
 /// A new database, removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Fresh {
@@ -43,6 +50,17 @@ impl Fresh {
     pub(crate) fn url(&self) -> String {
         let (at, _) = self.server.rsplit_once('/').unwrap();
         format!("{at}/{}", self.name)
+    }
+
+    /// Its URL through the pooler.
+    pub(crate) fn pooled_url(&self) -> String {
+        let pooler = pooler();
+        let (at, _) = pooler.rsplit_once('/').unwrap();
+        format!("{at}/{}", self.name)
+    }
+
+    pub(crate) async fn open_pooled(&self) -> SqlStore {
+        SqlStore::connect(SqlConfig::new(self.pooled_url())).await.unwrap()
     }
 
     /// Its URL with another user, password and database.
@@ -115,6 +133,30 @@ pub(crate) async fn pair() -> (Arc<SqlStore>, Arc<SqlStore>) {
     let (first, second) = (Arc::new(fresh.open().await), Arc::new(fresh.open().await));
     lend(&first, fresh);
     (first, second)
+}
+
+/// A store on a new database behind the pooler.
+pub(crate) async fn pooled_store() -> Arc<SqlStore> {
+    let fresh = Fresh::new().await;
+    let store = Arc::new(fresh.open_pooled().await);
+    lend(&store, fresh);
+    store
+}
+
+/// Two handles on a new database, as a process has it that is behind the pooler, and one that is not.
+pub(crate) async fn mixed_pair() -> (Arc<SqlStore>, Arc<SqlStore>) {
+    let fresh = Fresh::new().await;
+    let (first, second) = (Arc::new(fresh.open_pooled().await), Arc::new(fresh.open().await));
+    lend(&first, fresh);
+    (first, second)
+}
+
+/// Secrets on a new database behind the pooler.
+pub(crate) async fn pooled_secrets() -> Arc<SqlSecrets> {
+    let fresh = Fresh::new().await;
+    let secrets = Arc::new(SqlSecrets::new(&fresh.open_pooled().await, ring()));
+    lend(&secrets, fresh);
+    secrets
 }
 
 /// Secrets on a new database.

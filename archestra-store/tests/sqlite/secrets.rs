@@ -6,7 +6,7 @@ use archestra_core::{
     catalog::CatalogStore,
     feed::ChangeSet,
     identity::{IdentityStore, TokenOwner},
-    secret::{Expect, KeyRing, SecretStore, SecretVersion},
+    secret::{Expect, KeyRing, SecretBundle, SecretStore, SecretValue, SecretVersion},
     state::{StateKey, StateStore},
     testing::fixtures,
 };
@@ -185,4 +185,31 @@ async fn of_many_claims_for_different_rings_one_wins() {
         won.extend(claim.await.unwrap());
     }
     assert_eq!(won.len(), 1);
+}
+
+#[tokio::test]
+async fn a_reference_is_never_served_as_a_value() {
+    let store = memory().await;
+    let secrets = SqlSecrets::new(&store, ring());
+    let reference = fixtures::secret_ref("installations/a/1");
+    let at = SecretValue::kept_at("team/tickets#token".parse().unwrap());
+    let kept: SecretBundle = [("token", at)].into_iter().collect();
+    let refused = secrets.put(&reference, &kept, Expect::Any).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    let references = secrets.of_references();
+    let typed = references.put(&reference, &fixtures::bundle(&[("token", CANARY)]), Expect::Any).await.unwrap_err();
+    assert_eq!(typed.kind(), ErrorKind::Invalid, "{typed}");
+    references.put(&reference, &kept, Expect::Absent).await.unwrap();
+    for handle in [&secrets, &references] {
+        assert_eq!(handle.written(&reference).await.unwrap().bundle, kept);
+        let error = handle.get(&reference).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Backend);
+        assert!(
+            error.to_string().contains("token of secret installations/a/1 is kept in Vault, at team/tickets#token")
+        );
+    }
+    let version = secrets.written(&reference).await.unwrap().version;
+    let value = fixtures::bundle(&[("token", CANARY)]);
+    secrets.put(&reference, &value, Expect::Version(version)).await.unwrap();
+    assert_eq!(secrets.get(&reference).await.unwrap().bundle, value, "a value that is given anew is served");
 }

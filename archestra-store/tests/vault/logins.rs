@@ -233,5 +233,64 @@ async fn a_namespace_is_sent() {
     assert!(VaultStore::connect(&config).await.is_err());
 }
 
+/// OpenBao has no such method: what Vault would be asked is looked at instead.
+#[cfg(feature = "vault-aws")]
+#[tokio::test]
+async fn aws_logs_in_with_the_credentials_that_are_in_the_file_then() {
+    use archestra_store::AwsCredentialsFile;
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let fake = Fake::start({
+        let seen = std::sync::Arc::clone(&seen);
+        move |asked| match asked.path.as_str() {
+            "/v1/auth/aws/login" => {
+                let body: Value = serde_json::from_str(&asked.body).unwrap();
+                let headers = STANDARD.decode(body["iam_request_headers"].as_str().unwrap()).unwrap();
+                let headers: Value = serde_json::from_slice(&headers).unwrap();
+                let authorization = headers["authorization"][0].as_str().unwrap().to_owned();
+                assert_eq!(
+                    (body["role"].as_str(), headers["host"][0].as_str()),
+                    (Some("archestra"), Some("sts.amazonaws.com"))
+                );
+                let refused = authorization.contains("Credential=GONE/");
+                seen.lock().unwrap().push(authorization);
+                if refused {
+                    return Told::error(400, "error making upstream request: received error code 403");
+                }
+                let auth = json!({"client_token": "t", "lease_duration": 1, "renewable": false});
+                Told::text(200, &json!({"auth": auth}).to_string())
+            }
+            path if path.starts_with("/v1/secret/") => Told::text(404, r#"{"errors":[]}"#),
+            _ => crate::fake::healthy(asked).unwrap_or_else(|| Told::error(400, "unexpected")),
+        }
+    })
+    .await;
+    let credentials = |id: &str| format!("[default]\naws_access_key_id={id}\naws_secret_access_key=canary-k3y\n");
+    let path = file(&credentials("FIRST"));
+    let mut config = fake.config();
+    config.auth = VaultAuth::Aws {
+        mount: "aws".to_owned(),
+        role: "archestra".to_owned(),
+        region: None,
+        server_id: None,
+        credentials: std::sync::Arc::new(AwsCredentialsFile { path: path.clone(), profile: "default".to_owned() }),
+    };
+    let store = VaultStore::connect(&config).await.unwrap();
+    std::fs::write(&path, credentials("SECOND")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(store.get(&secret_ref("entry/a/1")).await.unwrap_err().kind(), ErrorKind::NotFound);
+    let seen = seen.lock().unwrap().clone();
+    assert!(seen.first().unwrap().contains("Credential=FIRST/") && seen.last().unwrap().contains("Credential=SECOND/"));
+    for (content, told) in [
+        (credentials("GONE"), "the login by aws failed"),
+        ("[default]\naws_access_key_id=A\n".to_owned(), "under [default]"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let error = VaultStore::connect(&config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        let text = format!("{error} {error:?} {config:?}");
+        assert!(text.contains(told) && !text.contains("canary"), "{text}");
+    }
+}
+
 /// Any certificate: the fake cluster speaks no TLS, but the method wants one.
 const CERTIFICATE: &str = include_str!("certificate.pem");

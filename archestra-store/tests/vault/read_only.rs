@@ -51,7 +51,7 @@ async fn references_are_kept_and_resolved_when_they_are_used() {
     let reads = Arc::new(AtomicUsize::new(0));
     let fake = fake(Arc::clone(&reads)).await;
     let kept = MemorySecrets::new();
-    let store = VaultReadOnly::connect(&fake.config(), Arc::new(kept.clone())).await.unwrap();
+    let store = VaultReadOnly::connect(&fake.config(), Arc::new(kept.of_references())).await.unwrap();
     assert_eq!(store.accepts(), Accepts::References);
     let reference = secret_ref("installations/a/1");
     let given = references(&[("A", "archestra/team#token"), ("B", "archestra/team#two")]);
@@ -61,7 +61,16 @@ async fn references_are_kept_and_resolved_when_they_are_used() {
     assert_eq!(reads.load(Ordering::SeqCst), 0, "what was written is told without asking Vault");
     let stored = store.get(&reference).await.unwrap();
     assert_eq!((stored.bundle, stored.version), (bundle(&[("A", CANARY), ("B", "second")]), version));
-    assert_eq!(kept.get(&reference).await.unwrap().bundle.get("A").unwrap().expose(), "vault:archestra/team#token");
+    assert_eq!(kept.written(&reference).await.unwrap().bundle, given);
+    // Under another backend it is no value, whatever it looks like.
+    let error = kept.get(&reference).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Backend);
+    assert!(
+        error.to_string().contains("A of secret installations/a/1 is kept in Vault, at archestra/team#token"),
+        "{error}"
+    );
+    let refused = VaultReadOnly::connect(&fake.config(), Arc::new(kept)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
     assert!(!format!("{store:?}").contains(CANARY));
     store.check().await.unwrap();
 }
@@ -70,7 +79,7 @@ async fn references_are_kept_and_resolved_when_they_are_used() {
 async fn what_cannot_be_resolved_is_refused_when_it_is_put_and_named_when_it_is_used() {
     let fake = fake(Arc::default()).await;
     let kept = MemorySecrets::new();
-    let store = VaultReadOnly::connect(&fake.config(), Arc::new(kept.clone())).await.unwrap();
+    let store = VaultReadOnly::connect(&fake.config(), Arc::new(kept.of_references())).await.unwrap();
     let reference = secret_ref("installations/a/1");
     for (bundle, told) in [
         (bundle(&[("A", CANARY)]), "put the value into Vault"),
@@ -87,10 +96,13 @@ async fn what_cannot_be_resolved_is_refused_when_it_is_put_and_named_when_it_is_
         assert!(store.list("").await.unwrap().is_empty());
     }
     for (stored, told) in [
-        ("vault:archestra/team#gone", "no key gone at archestra/team in Vault, where A of secret"),
-        (CANARY, "was stored as a value"),
+        (references(&[("A", "archestra/team#gone")]), "no key gone at archestra/team in Vault, where A of secret"),
+        (bundle(&[("A", CANARY)]), "was stored as a value"),
+        (bundle(&[("A", "vault:archestra/team#token")]), "was stored as a value"),
     ] {
-        kept.put(&reference, &bundle(&[("A", stored)]), Expect::Any).await.unwrap();
+        // What was taken once is not judged again.
+        store.rewrite(&reference, &stored, Expect::Any).await.unwrap();
+        assert_eq!(store.written(&reference).await.unwrap().bundle, stored);
         let error = store.get(&reference).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Backend);
         assert!(error.to_string().contains(told) && !error.to_string().contains(CANARY), "{error}");
@@ -119,7 +131,7 @@ async fn a_login_that_may_only_read_is_enough_and_a_changed_value_is_seen() {
         let made = admin("POST", "auth/token/create", json!({"policies": [name]})).await.unwrap();
         let mut config = root(&mount);
         config.auth = VaultAuth::Token(made["auth"]["client_token"].as_str().unwrap().into());
-        let store = VaultReadOnly::connect(&config, Arc::new(MemorySecrets::new())).await.unwrap();
+        let store = VaultReadOnly::connect(&config, Arc::new(MemorySecrets::new().of_references())).await.unwrap();
         let reference = secret_ref("installations/a/1");
         store.put(&reference, &references(&[("A", "archestra/team#token")]), Expect::Absent).await.unwrap();
         assert_eq!(store.get(&reference).await.unwrap().bundle, bundle(&[("A", "first")]));
@@ -132,7 +144,7 @@ async fn a_login_that_may_only_read_is_enough_and_a_changed_value_is_seen() {
         let made = admin("POST", "auth/token/create", json!({"policies": [foreign]})).await.unwrap();
         config.auth = VaultAuth::Token(made["auth"]["client_token"].as_str().unwrap().into());
         config.deadline = Duration::from_secs(10);
-        let error = VaultReadOnly::connect(&config, Arc::new(MemorySecrets::new())).await.unwrap_err();
+        let error = VaultReadOnly::connect(&config, Arc::new(MemorySecrets::new().of_references())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
     }
 }

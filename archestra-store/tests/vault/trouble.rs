@@ -44,6 +44,8 @@ async fn every_answer_to_a_read_has_its_error() {
         (Told::text(473, ""), ErrorKind::Unavailable, "standby"),
         (Told::error(500, "internal error"), ErrorKind::Unavailable, "500"),
         (Told::error(502, "bad gateway"), ErrorKind::Unavailable, "502"),
+        (Told::text(502, "<html>bad gateway</html>"), ErrorKind::Unavailable, "502"),
+        (Told::text(503, "<html>no upstream</html>"), ErrorKind::Unavailable, "503"),
         (Told::error(400, "strange request"), ErrorKind::Backend, "strange request"),
         (Told::cut(), ErrorKind::Unavailable, "broke"),
         (Told::ok(&json!({})).after(Duration::from_secs(2)), ErrorKind::Timeout, "reading"),

@@ -1,4 +1,5 @@
-//! `fast-upstream`: a streamable-http MCP server that echoes in about ten microseconds, both eras.
+//! `fast-upstream`: a streamable-http MCP server that echoes in about ten microseconds, both eras. With `--work MICROSECONDS` it
+//! keeps its core busy for so long on every message, as `fast-stdio` does.
 
 use std::{
     convert::Infallible,
@@ -8,6 +9,7 @@ use std::{
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     thread,
+    time::Duration,
 };
 
 use archestra_benches::peer::{Carrier, Eras, Outcome, answer};
@@ -21,12 +23,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{runtime::Builder, sync::mpsc, task::JoinSet};
+use tokio::{runtime::Builder, sync::mpsc, task::JoinSet, time::Instant};
 
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
-const USAGE: &str = "flags: --listen ADDRESS, --era modern|legacy|both, --threads N, --until-eof";
+const USAGE: &str = "flags: --listen ADDRESS, --era modern|legacy|both, --threads N, --work MICROSECONDS, --until-eof";
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -34,6 +36,7 @@ struct Options {
     listen: SocketAddr,
     eras: Eras,
     threads: usize,
+    work: Option<Duration>,
     until_eof: bool,
 }
 
@@ -49,8 +52,13 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options, Failure> {
-    let mut options =
-        Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), eras: Eras::Both, threads: 1, until_eof: false };
+    let mut options = Options {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        eras: Eras::Both,
+        threads: 1,
+        work: None,
+        until_eof: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(USAGE);
@@ -58,6 +66,7 @@ fn options() -> Result<Options, Failure> {
             "--listen" => options.listen = value()?.parse()?,
             "--era" => options.eras = Eras::parse(&value()?).ok_or(USAGE)?,
             "--threads" => options.threads = value()?.parse::<usize>()?.max(1),
+            "--work" => options.work = Some(Duration::from_micros(value()?.parse()?)),
             "--until-eof" => options.until_eof = true,
             _ => return Err(USAGE.into()),
         }
@@ -73,8 +82,8 @@ fn run(options: &Options) -> Result<(), Failure> {
     let workers: Vec<_> = (0..options.threads)
         .map(|_| {
             let (sender, receiver) = mpsc::channel(1024);
-            let eras = options.eras;
-            thread::spawn(move || serve_connections(receiver, eras));
+            let (eras, work) = (options.eras, options.work);
+            thread::spawn(move || serve_connections(receiver, eras, work));
             sender
         })
         .collect();
@@ -96,14 +105,18 @@ fn accept(listener: &TcpListener, workers: &[mpsc::Sender<TcpStream>]) -> Result
     Ok(())
 }
 
-fn serve_connections(mut streams: mpsc::Receiver<TcpStream>, eras: Eras) -> Result<(), Failure> {
+fn serve_connections(
+    mut streams: mpsc::Receiver<TcpStream>,
+    eras: Eras,
+    work: Option<Duration>,
+) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let mut connections = JoinSet::new();
         while let Some(stream) = streams.recv().await {
             let stream = tokio::net::TcpStream::from_std(stream)?;
             connections.spawn(async move {
-                let service = service_fn(move |request| serve(request, eras));
+                let service = service_fn(move |request| serve(request, eras, work));
                 // A client that goes away in the middle is nothing to report.
                 http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
             });
@@ -113,7 +126,11 @@ fn serve_connections(mut streams: mpsc::Receiver<TcpStream>, eras: Eras) -> Resu
     })
 }
 
-async fn serve(request: Request<Incoming>, eras: Eras) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn serve(
+    request: Request<Incoming>,
+    eras: Eras,
+    work: Option<Duration>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::POST {
         return Ok(respond(StatusCode::METHOD_NOT_ALLOWED, Vec::new()));
     }
@@ -121,6 +138,7 @@ async fn serve(request: Request<Incoming>, eras: Eras) -> Result<Response<Full<B
     let Ok(body) = body.collect().await else {
         return Ok(respond(StatusCode::BAD_REQUEST, Vec::new()));
     };
+    let start = Instant::now();
     let header = |name: &HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
     let carrier = match (header(&METHOD), header(&SESSION)) {
         (_, Some(_)) if eras != Eras::Modern => Carrier::Session,
@@ -137,6 +155,11 @@ async fn serve(request: Request<Incoming>, eras: Eras) -> Result<Response<Full<B
         Outcome::Unknown => StatusCode::OK,
         Outcome::Refused => StatusCode::BAD_REQUEST,
     };
+    if let Some(work) = work {
+        while start.elapsed() < work {
+            std::hint::spin_loop();
+        }
+    }
     let mut response = respond(status, out);
     if outcome == Outcome::Opened {
         response.headers_mut().insert(SESSION, new_session());

@@ -57,6 +57,14 @@ fn the_process_runtime_is_never_chosen_in_a_cluster() {
 }
 
 #[test]
+fn replicas_listen_for_each_other_on_kubernetes_only() {
+    assert!(refusal(here(&["--peer-listen", "127.0.0.1:9001"])).contains("--runtime kubernetes"));
+    let environment = Environment::from([("HOME", "/root")]);
+    let arguments = ["--peer-listen", "127.0.0.1:9001", "--runtime", "kubernetes"];
+    assert!(decide(&arguments, &environment, Surroundings::Machine).unwrap().peers.is_some());
+}
+
+#[test]
 fn a_quickstart_needs_the_process_runtime() {
     assert!(refusal(here(&["--runtime", "none", "--quickstart", "true"])).contains("--runtime process"));
     assert_eq!(here(&["--runtime", "none"]).unwrap().quickstart, Quickstart::No);

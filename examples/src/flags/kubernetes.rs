@@ -1,8 +1,9 @@
 //! The flags about Kubernetes.
 
+use super::network::NetworkFlags;
 use archestra_k8s::{ImagePullPolicy, Relaxation};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// What servers on Kubernetes run on, get, and may do.
 #[derive(Debug, Clone, Default, Args)]
@@ -32,6 +33,14 @@ pub(crate) struct KubernetesFlags {
     /// The Secrets of the namespace that the deployment YAML of entries may read
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) workload_secrets: Option<Vec<String>>,
+    #[command(flatten)]
+    pub(crate) network: NetworkFlags,
+    /// Where other replicas of this server reach this one: servers that are attached to have one stream, which one replica holds
+    #[arg(long, value_name = "ADDRESS", value_parser = super::values::address)]
+    pub(crate) peer_listen: Option<SocketAddr>,
+    /// The host or address and the port that they connect to
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
+    pub(crate) peer_advertise: Option<String>,
 }
 
 /// Amounts of resources by their names.
@@ -50,8 +59,19 @@ impl KubernetesFlags {
             workload_allow: self.workload_allow.or(other.workload_allow),
             workload_service_accounts: self.workload_service_accounts.or(other.workload_service_accounts),
             workload_secrets: self.workload_secrets.or(other.workload_secrets),
+            network: self.network.or(other.network),
+            peer_listen: self.peer_listen.or(other.peer_listen),
+            peer_advertise: self.peer_advertise.or(other.peer_advertise),
         }
     }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let named = text.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if named { Ok(text.to_owned()) } else { Err("use as in `10.0.0.7:9001` or `archestra-0.peers:9001`".to_owned()) }
 }
 
 fn pull_policy(text: &str) -> Result<ImagePullPolicy, String> {
@@ -86,7 +106,7 @@ fn is_quantity(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_quantity, quantities};
+    use super::{host_and_port, is_quantity, quantities};
 
     #[test]
     fn amounts_are_read_by_resource() {
@@ -97,5 +117,15 @@ mod tests {
             assert!(quantities(bad).unwrap_err().contains("cpu=50m"), "{bad}");
         }
         assert!(is_quantity("0.5") && !is_quantity("Mi") && !is_quantity("-1"));
+    }
+
+    #[test]
+    fn peers_are_told_a_host_and_a_port() {
+        for good in ["10.0.0.7:9001", "[fd00::1]:9001", "archestra-0.peers.mcp.svc:9001"] {
+            assert_eq!(host_and_port(good).unwrap(), good);
+        }
+        for bad in ["", "10.0.0.7", ":9001", "host:0", "host:99999", "http://host:1"] {
+            assert!(host_and_port(bad).unwrap_err().contains("10.0.0.7:9001"), "{bad}");
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct VaultFlags {
     /// The namespace
     #[arg(long = "vault-namespace", value_name = "PATH")]
     pub(crate) namespace: Option<String>,
-    /// How to log in: token, kubernetes, approle or jwt
+    /// How to log in: token, kubernetes, approle, jwt or aws
     #[arg(long = "vault-auth", value_name = "METHOD")]
     pub(crate) auth: Option<VaultAuthChoice>,
     /// Where that method is mounted
@@ -27,12 +27,24 @@ pub(crate) struct VaultFlags {
     /// The role to log in as; for approle the role id
     #[arg(long = "vault-role", value_name = "ROLE")]
     pub(crate) role: Option<String>,
-    /// The file of the token, the secret id or the JWT
+    /// The file of the token, the secret id or the JWT; for aws of credentials as the tools of AWS share them
     #[arg(long = "vault-credential-file", value_name = "FILE")]
     pub(crate) credential_file: Option<PathBuf>,
+    /// For aws: the region whose Security Token Service is asked, as in the `sts_endpoint` of the method
+    #[arg(long = "vault-aws-region", value_name = "REGION")]
+    pub(crate) aws_region: Option<String>,
+    /// For aws: what the method wants in `X-Vault-AWS-IAM-Server-ID`
+    #[arg(long = "vault-aws-server-id", value_name = "ID")]
+    pub(crate) aws_server_id: Option<String>,
     /// A file of PEM certificates to trust beside those of the system
     #[arg(long = "vault-ca-file", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// The transit key of Vault that wraps the keys of the key file, which are unwrapped at the start
+    #[arg(long = "key-transit", value_name = "NAME")]
+    pub(crate) key_transit: Option<String>,
+    /// Where the transit secrets engine is mounted
+    #[arg(long = "key-transit-mount", value_name = "PATH")]
+    pub(crate) key_transit_mount: Option<String>,
 }
 
 impl VaultFlags {
@@ -47,7 +59,11 @@ impl VaultFlags {
             auth_mount: self.auth_mount.or(other.auth_mount),
             role: self.role.or(other.role),
             credential_file: self.credential_file.or(other.credential_file),
+            aws_region: self.aws_region.or(other.aws_region),
+            aws_server_id: self.aws_server_id.or(other.aws_server_id),
             ca_file: self.ca_file.or(other.ca_file),
+            key_transit: self.key_transit.or(other.key_transit),
+            key_transit_mount: self.key_transit_mount.or(other.key_transit_mount),
         }
     }
 }
@@ -63,6 +79,8 @@ pub(crate) enum VaultAuthChoice {
     AppRole,
     /// With a token of an identity provider.
     Jwt,
+    /// As an identity of AWS.
+    Aws,
 }
 
 impl VaultAuthChoice {
@@ -73,6 +91,7 @@ impl VaultAuthChoice {
             Self::Kubernetes => "kubernetes",
             Self::AppRole => "approle",
             Self::Jwt => "jwt",
+            Self::Aws => "aws",
         }
     }
 }
@@ -86,7 +105,8 @@ impl FromStr for VaultAuthChoice {
             "kubernetes" => Ok(Self::Kubernetes),
             "approle" => Ok(Self::AppRole),
             "jwt" => Ok(Self::Jwt),
-            _ => Err("use `token`, `kubernetes`, `approle` or `jwt`".to_owned()),
+            "aws" => Ok(Self::Aws),
+            _ => Err("use `token`, `kubernetes`, `approle`, `jwt` or `aws`".to_owned()),
         }
     }
 }

@@ -13,7 +13,7 @@ use archestra_core::{
         Revision, Runtime,
         process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
     },
-    secret::{KeyRing, SecretStore},
+    secret::{KeyRing, Purpose, SecretStore},
 };
 use archestra_gateway::platform::{Options, Platform};
 use archestra_store::{RingClaim, SqlConfig, SqlSecrets, SqlStore};
@@ -63,7 +63,7 @@ impl Backends {
     ) -> Result<Self, Failure> {
         let binary =
             std::env::current_exe().map_err(|error| Failure::because("this program cannot be found", &error))?;
-        let ring = Arc::new(key_file::load(&config.key_file, &config.database)?);
+        let ring = Arc::new(key_file::load(&config.key_file, config.key_transit.as_ref(), &config.database).await?);
         let store = open_store(&config.database).await?;
         let secrets = Arc::new(SqlSecrets::new(&store, Arc::clone(&ring)));
         secrets
@@ -79,6 +79,10 @@ impl Backends {
             RuntimeKind::Kubernetes => {
                 let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
                 settings.instance = Some(platform_id(&store).await?);
+                settings.digest_keys = Some(Arc::new(ring.derive(Purpose::Digests)));
+                if let Some(peers) = &config.peers {
+                    settings.peers = Some(peers.open(&ring).await?);
+                }
                 Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
             }
             RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),

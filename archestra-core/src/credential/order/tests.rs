@@ -47,6 +47,7 @@ fn entry() -> Entry {
         author: None,
         secrets: None,
         apply_set: None,
+        given_yaml: None,
         saved_by_admin: false,
         created_at: DateTime::UNIX_EPOCH,
         updated_at: DateTime::UNIX_EPOCH,

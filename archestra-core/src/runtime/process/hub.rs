@@ -87,7 +87,7 @@ impl Hub {
 }
 
 fn summary((id, status): (&WorkloadId, &WorkloadStatus)) -> WorkloadSummary {
-    WorkloadSummary { id: id.clone(), namespace: None, status: status.clone() }
+    WorkloadSummary { id: id.clone(), namespace: None, status: status.clone(), drift: None }
 }
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The task that keeps one workload running: start, ready, watch, start again after a pause, end.
 
 mod attempt;
-mod redact;
 
-use self::redact::redact;
 use super::{
     Shared, marker,
     plan::Directories,
@@ -12,7 +10,10 @@ use super::{
     server::Hints,
     slot::{Desired, Observed, Slot},
 };
-use crate::runtime::{Phase, WorkloadStatus};
+use crate::{
+    runtime::{Phase, WorkloadStatus},
+    secret::redact,
+};
 use chrono::Utc;
 use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};

@@ -100,7 +100,7 @@ impl Shared {
         if let Some(exclusive) = &self.exclusive {
             exclusive.close();
         }
-        let text = format!("{reason} and the call was not completed");
+        let text = format!("{reason} {}", wire::UNFINISHED);
         for Call { owner, id, .. } in calls {
             owner.push_answer(wire::error_response(id.as_bytes(), wire::SERVER_ERROR, &text));
             owner.drained.notify_one();

@@ -27,6 +27,8 @@ pub const INVALID_REQUEST: i32 = -32600;
 pub const METHOD_NOT_FOUND: i32 = -32601;
 /// The server could not complete the call.
 pub const SERVER_ERROR: i32 = -32000;
+/// How the message of the error ends that a call is answered with whose process ended: see [`is_unfinished`].
+pub const UNFINISHED: &str = "and the call was not completed";
 
 /// A piece of a message and where it stands in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -337,6 +339,14 @@ pub fn error_response(id: &[u8], code: i32, message: &str) -> Bytes {
     out.put_slice(message.as_bytes());
     out.put_slice(b"}}");
     out.freeze()
+}
+
+/// Whether this error response is the answer that a multiplexer gives by itself to a call whose process ended before it
+/// answered. It passes through other multiplexers as it is.
+#[must_use]
+pub fn is_unfinished(error: &[u8]) -> bool {
+    let has = |text: &str| memchr::memmem::find(error, text.as_bytes()).is_some();
+    has(&format!("{UNFINISHED}\"}}")) && has(&format!("\"error\":{{\"code\":{SERVER_ERROR},"))
 }
 
 /// A JSON-RPC response. `id` and `result` are JSON text.

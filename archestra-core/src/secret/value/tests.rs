@@ -42,6 +42,20 @@ proptest! {
 }
 
 #[test]
+fn a_reference_survives_as_plaintext_and_no_value_is_taken_for_one() {
+    let at = SecretValue::kept_at("mcp/tickets#token".parse().unwrap());
+    let bundle: SecretBundle = [("a", at), ("b", "{\"vault\":\"mcp/tickets#token\"}".into())].into_iter().collect();
+    let plain = bundle.to_plaintext();
+    assert!(plain.starts_with(br#"{"a":{"vault":"mcp/tickets#token"},"b":""#));
+    let read = SecretBundle::from_plaintext(&plain).unwrap();
+    assert_eq!(read, bundle);
+    assert_eq!(read.external().map(|(key, at)| (key, at.as_str())).collect::<Vec<_>>(), [("a", "mcp/tickets#token")]);
+    for wrong in [r#"{"vault":"a/../b#k"}"#, "{}", r#"{"vault":"a#k","x":"y"}"#, r#"{"other":"a#k"}"#, "5", "null"] {
+        SecretBundle::from_plaintext(format!("{{\"a\":{wrong}}}").as_bytes()).unwrap_err();
+    }
+}
+
+#[test]
 fn references_climb_nowhere() {
     for text in ["", "/", "a/", "/a", "a//b", "..", "a/../b", "./a", "a b", "a\\b", "ä", "a\0"] {
         text.parse::<SecretRef>().unwrap_err();

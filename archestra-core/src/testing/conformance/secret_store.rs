@@ -19,6 +19,7 @@ suite! {
         a_write_replaces_the_whole_bundle,
         versions_grow,
         stale_expectations_conflict,
+        what_was_written_can_move,
         removal_is_complete_and_repeatable,
         a_removed_reference_can_be_written_again,
         lists_what_is_below_a_prefix,
@@ -48,6 +49,17 @@ async fn read(store: &Arc<dyn SecretStore>, path: &str) -> (SecretBundle, Secret
 
 async fn write(store: &Arc<dyn SecretStore>, path: &str, values: &[(&str, &str)]) -> SecretVersion {
     works(store.put(&secret_ref(path), &bundle(values), Expect::Any).await, "a bundle can be written")
+}
+
+/// What was written comes back under another reference, where expectations hold as for any write.
+pub async fn what_was_written_can_move(store: &Arc<dyn SecretStore>) {
+    write(store, "entry/a/1", &[("a", "1"), ("b", "2")]).await;
+    let written = works(store.written(&secret_ref("entry/a/1")).await, "what was written can be read").bundle;
+    let moved = store.rewrite(&secret_ref("entry/a/2"), &written, Expect::Absent).await;
+    let version = works(moved, "what was written can be written elsewhere");
+    assert_eq!(read(store, "entry/a/2").await, (written.clone(), version), "what was moved comes back");
+    let again = store.rewrite(&secret_ref("entry/a/2"), &written, Expect::Absent).await;
+    fails(again, ErrorKind::Conflict, "what is there already is not written over");
 }
 
 /// A bundle comes back as it was written, with the version that the write returned.

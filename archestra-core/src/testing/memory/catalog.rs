@@ -3,7 +3,7 @@
 use super::HISTORY;
 use crate::{
     Error, Result,
-    catalog::{CatalogChanges, CatalogStore, Kind, Lookup, Query, Record, RecordKey},
+    catalog::{CatalogChanges, CatalogStore, Lookup, Query, Record, RecordKey},
     consumer::CredentialChoice,
     feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
     testing::table::{Rules, Table, Unique},
@@ -123,20 +123,6 @@ fn matches(query: &Query, record: &Record) -> bool {
     }
 }
 
-/// The keys of a kind as a function, which orders a kind's records apart from all others.
-fn keys_of(kind: Kind) -> fn(uuid::Uuid) -> RecordKey {
-    match kind {
-        Kind::Entry => |id| Kind::Entry.key(id),
-        Kind::Installation => |id| Kind::Installation.key(id),
-        Kind::Tool => |id| Kind::Tool.key(id),
-        Kind::Consumer => |id| Kind::Consumer.key(id),
-        Kind::Assignment => |id| Kind::Assignment.key(id),
-        Kind::Revision => |id| Kind::Revision.key(id),
-        Kind::Policy => |id| Kind::Policy.key(id),
-        Kind::Limit => |id| Kind::Limit.key(id),
-    }
-}
-
 #[async_trait]
 impl CatalogStore for MemoryCatalog {
     async fn get(&self, key: RecordKey) -> Result<Versioned<Record>> {
@@ -153,7 +139,8 @@ impl CatalogStore for MemoryCatalog {
     }
 
     async fn list(&self, query: &Query, page: &PageRequest) -> Result<Page<Versioned<Record>>> {
-        self.table.list(keys_of(query.kind()), page, |record| matches(query, record))
+        let kind = query.kind();
+        self.table.list(|id| kind.key(id), page, |record| matches(query, record))
     }
 
     async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision> {

@@ -5,8 +5,7 @@ use crate::{
     Result,
     feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
     identity::{
-        IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore, Team,
-        TokenOwner,
+        IdentityChanges, IdentityKey, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore, Team, TokenOwner,
     },
     testing::table::{Cascade, Rules, Table, Unique},
 };
@@ -122,17 +121,6 @@ fn matches(query: &IdentityQuery, record: &IdentityRecord) -> bool {
     }
 }
 
-fn keys_of(kind: IdentityKind) -> fn(uuid::Uuid) -> IdentityKey {
-    match kind {
-        IdentityKind::User => |id| IdentityKind::User.key(id),
-        IdentityKind::Team => |id| IdentityKind::Team.key(id),
-        IdentityKind::Role => |id| IdentityKind::Role.key(id),
-        IdentityKind::Token => |id| IdentityKind::Token.key(id),
-        IdentityKind::Client => |id| IdentityKind::Client.key(id),
-        IdentityKind::IdentityProvider => |id| IdentityKind::IdentityProvider.key(id),
-    }
-}
-
 #[async_trait]
 impl IdentityStore for MemoryIdentity {
     async fn get(&self, key: IdentityKey) -> Result<Versioned<IdentityRecord>> {
@@ -152,7 +140,8 @@ impl IdentityStore for MemoryIdentity {
     }
 
     async fn list(&self, query: &IdentityQuery, page: &PageRequest) -> Result<Page<Versioned<IdentityRecord>>> {
-        self.table.list(keys_of(query.kind()), page, |record| matches(query, record))
+        let kind = query.kind();
+        self.table.list(|id| kind.key(id), page, |record| matches(query, record))
     }
 
     async fn commit(&self, changes: IdentityChanges) -> Result<StoreRevision> {

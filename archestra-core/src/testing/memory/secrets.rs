@@ -11,9 +11,16 @@ use std::{
 };
 
 /// Secret bundles in memory. Clones are handles on the same store.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MemorySecrets {
     inner: Arc<Mutex<Bundles>>,
+    accepts: Accepts,
+}
+
+impl Default for MemorySecrets {
+    fn default() -> Self {
+        Self { inner: Arc::default(), accepts: Accepts::Values }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +37,12 @@ impl MemorySecrets {
         Self::default()
     }
 
+    /// The same bundles for a store that resolves references: it writes these, and values are not what it is given.
+    #[must_use]
+    pub fn of_references(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), accepts: Accepts::References }
+    }
+
     fn bundles(&self) -> MutexGuard<'_, Bundles> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -37,12 +50,24 @@ impl MemorySecrets {
 
 #[async_trait]
 impl SecretStore for MemorySecrets {
-    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
+    fn accepts(&self) -> Accepts {
+        self.accepts
+    }
+
+    async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
         self.bundles().stored.get(reference).cloned().ok_or_else(|| Error::not_found("secret", reference))
     }
 
+    async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
+        self.written(reference).await?.values(reference)
+    }
+
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
-        Accepts::Values.check(bundle)?;
+        self.accepts.check(bundle)?;
+        self.rewrite(reference, bundle, expect).await
+    }
+
+    async fn rewrite(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
         let mut bundles = self.bundles();
         let present = bundles.stored.get(reference).map(|stored| stored.version);
         let reason = match (expect, present) {

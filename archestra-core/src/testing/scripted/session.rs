@@ -5,7 +5,10 @@ use super::{
     runtime::Inner,
     server::{Eras, LEGACY, MODERN, ScriptedServer},
 };
-use crate::runtime::{WorkloadId, stdio::Channel};
+use crate::runtime::{
+    WorkloadId,
+    stdio::{Channel, wire},
+};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use serde_json::{Map, Value, json};
@@ -21,7 +24,6 @@ const QUEUE: usize = 64;
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
 const INTERNAL: i64 = -32603;
-const SERVER_ENDED: i64 = -32000;
 const UNSUPPORTED_VERSION: i64 = -32022;
 
 /// How long a client that does not read is waited for when its server ends.
@@ -102,9 +104,9 @@ async fn serve(
         }
     }
     for (_, (id, _)) in pending {
-        let answer =
-            json!({"jsonrpc": "2.0", "id": id, "error": failure(SERVER_ENDED, "the server ended before it answered")});
-        if !matches!(timeout(FAREWELL, outgoing.send(encode(&answer))).await, Ok(Ok(()))) {
+        let text = format!("the server ended {}", wire::UNFINISHED);
+        let answer = wire::error_response(id.to_string().as_bytes(), wire::SERVER_ERROR, &text);
+        if !matches!(timeout(FAREWELL, outgoing.send(answer)).await, Ok(Ok(()))) {
             return;
         }
     }

@@ -20,7 +20,7 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn summary(&self) -> WorkloadSummary {
-        WorkloadSummary { id: self.workload.id.clone(), namespace: None, status: self.status.clone() }
+        WorkloadSummary { id: self.workload.id.clone(), namespace: None, status: self.status.clone(), drift: None }
     }
 
     /// Whether applying this would change anything but the revision's number.

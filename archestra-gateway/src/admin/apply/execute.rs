@@ -11,11 +11,12 @@ use super::{
     },
     ApplyAction,
     plan::{Plan, Step},
-    undo::{Undo, dropped_values, entry_bundle, installation_values, written_over},
+    undo::{Undo, consumers_naming, dropped_values, entry_bundle, installation_values, written_over},
 };
 use crate::lifecycle::{Cascade, ConsumerDraft, InstallRequest};
 use archestra_core::{
     catalog::{CatalogChanges, CatalogStoreExt as _},
+    consumer::CredentialChoice,
     id::PolicyId,
     installation::Installation,
     policy::Policy,
@@ -137,13 +138,16 @@ async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo:
         Step::DeleteInstallation(installation) => {
             let before = state.catalog.get_one::<Installation>(installation.value.id).await?.value;
             let former = installation_values(state, &before).await?;
+            let naming = consumers_naming(state, |selector| selector.credential == CredentialChoice::Pinned(before.id));
+            let naming = naming.await?;
             state.lifecycle.remove(before.id).await?;
-            undo.removed(before, former);
+            undo.removed(before, former, naming);
         }
         Step::DeleteEntry(entry) => {
             let bundle = entry_bundle(state, &entry.value).await?;
+            let naming = consumers_naming(state, |selector| selector.entry == entry.value.id).await?;
             state.lifecycle.delete_entry(entry.value.id, entry.expect(), Cascade::Refuse).await?;
-            undo.entry_deleted(entry.value, bundle);
+            undo.entry_deleted(entry.value, bundle, naming);
         }
     }
     Ok(())

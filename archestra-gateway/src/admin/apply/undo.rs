@@ -1,11 +1,11 @@
 //! Taking back what a plan did before one of its steps failed, the last first.
 
 use super::super::{AdminState, Problem, consumers::user_teams};
-use crate::lifecycle::{Cascade, ConsumerDraft, EntryDraft, InstallRequest};
+use crate::lifecycle::{Cascade, ConsumerDraft, EntryDraft};
 use archestra_core::{
     Result as CoreResult,
     catalog::{CatalogChanges, CatalogStoreExt as _, CredentialModel, Entry, EntrySpec, FixedValue, PullSecret, Query},
-    consumer::{Consumer, CredentialChoice},
+    consumer::{Consumer, ToolSelector},
     feed::{Expect as FeedExpect, Version, Versioned},
     id::{ConsumerId, EntryId, InstallationId, PolicyId},
     identity::IdentityChanges,
@@ -13,7 +13,7 @@ use archestra_core::{
     policy::Policy,
     secret::{Expect, SecretBundle, SecretValue},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version of what was made and not written since.
 pub(super) const FIRST: Version = Version(1);
@@ -24,8 +24,6 @@ type Values = BTreeMap<String, SecretValue>;
 #[derive(Debug, Default)]
 pub(super) struct Undo {
     done: Vec<Done>,
-    /// Installations that were made again under another id.
-    again: HashMap<InstallationId, InstallationId>,
 }
 
 #[derive(Debug)]
@@ -56,9 +54,10 @@ impl Undo {
         self.done.push(Done::EntryWas(Box::new(before), bundle, saved));
     }
 
-    pub(super) fn entry_deleted(&mut self, before: Entry, bundle: SecretBundle) {
+    /// `naming` are the consumers that named it, as they were before.
+    pub(super) fn entry_deleted(&mut self, before: Entry, bundle: SecretBundle, naming: Vec<Versioned<Consumer>>) {
+        self.consumers_followed(naming);
         self.done.push(Done::EntryWas(Box::new(before), bundle, Expect::Absent));
-        self.consumers_followed();
     }
 
     pub(super) fn installed(&mut self, id: InstallationId) {
@@ -69,9 +68,10 @@ impl Undo {
         self.done.push(Done::Reinstalled(Box::new(before), values));
     }
 
-    pub(super) fn removed(&mut self, before: Installation, values: Values) {
+    /// `naming` are the consumers that pinned it, as they were before.
+    pub(super) fn removed(&mut self, before: Installation, values: Values, naming: Vec<Versioned<Consumer>>) {
+        self.consumers_followed(naming);
         self.done.push(Done::Removed(Box::new(before), values));
-        self.consumers_followed();
     }
 
     pub(super) fn consumer_made(&mut self, made: &Versioned<Consumer>) {
@@ -96,16 +96,24 @@ impl Undo {
         self.done.push(Done::PolicyWas(Box::new(before), left));
     }
 
-    /// An installation or entry that goes takes what names it out of consumers, which are at other versions then than
-    /// those that we have written.
-    fn consumers_followed(&mut self) {
+    /// An installation or entry that goes takes what names it out of consumers: they get it back once it is there again, and
+    /// are at other versions than those that we have written.
+    fn consumers_followed(&mut self, naming: Vec<Versioned<Consumer>>) {
         for done in &mut self.done {
-            if let Done::ConsumerMade(_, expect) | Done::ConsumerWas(_, expect) = done
-                && matches!(expect, Expect::Version(_))
+            if let Done::ConsumerMade(id, expect) = done
+                && naming.iter().any(|named| named.value.id == *id)
+            {
+                *expect = Expect::Any;
+            }
+            if let Done::ConsumerWas(before, expect) = done
+                && naming.iter().any(|named| named.value.id == before.id)
             {
                 *expect = Expect::Any;
             }
         }
+        // Undone after what they name, since that is done after them.
+        let were = |named: Versioned<Consumer>| Done::ConsumerWas(Box::new(named.value), written_over(named.version));
+        self.done.extend(naming.into_iter().map(were));
     }
 
     /// Takes everything back, and says what could not be.
@@ -113,7 +121,7 @@ impl Undo {
         let mut left = Vec::new();
         while let Some(done) = self.done.pop() {
             let what = done.name();
-            if let Err(problem) = self.one(state, done).await {
+            if let Err(problem) = one(state, done).await {
                 tracing::error!(what, %problem, "an apply could not be undone whole");
                 left.push(format!("{what}: {problem}"));
             }
@@ -121,73 +129,55 @@ impl Undo {
         left.reverse();
         left
     }
+}
 
-    async fn one(&mut self, state: &AdminState, done: Done) -> Result<(), Problem> {
-        let lifecycle = &state.lifecycle;
-        match done {
-            Done::People(changes) => state.identity.commit(changes).await.map(drop)?,
-            Done::EntryMade(id, expect) => lifecycle.delete_entry(id, expect, Cascade::Installations).await?,
-            Done::EntryWas(entry, bundle, expect) => {
-                let (id, mut spec) = (entry.id, entry.spec);
-                fill(&mut spec, &bundle);
-                let draft = EntryDraft {
-                    spec,
-                    scope: entry.scope,
-                    author: entry.author,
-                    apply_set: entry.apply_set,
-                    saved_by_admin: entry.saved_by_admin,
-                };
-                lifecycle.save_entry(Some(id), draft, expect).await.map(drop)?;
-            }
-            Done::Installed(id) => lifecycle.remove(id).await?,
-            Done::Reinstalled(before, values) => {
-                lifecycle.reinstall(before.id, values, before.author).await.map(drop)?
-            }
-            Done::Removed(before, values) => {
-                let request = InstallRequest {
-                    entry: before.entry,
-                    owner: before.owner,
-                    values,
-                    author: before.author,
-                    apply_set: before.apply_set,
-                };
-                let installation = lifecycle.install(request).await?;
-                self.again.insert(before.id, installation.value.id);
-            }
-            Done::ConsumerMade(id, expect) => lifecycle.delete_consumer(id, expect).await?,
-            Done::ConsumerWas(before, expect) => self.consumer(state, *before, expect).await?,
-            Done::PolicyMade(id) => {
-                state.catalog.commit(CatalogChanges::new().delete(id, Expect::Version(FIRST))).await.map(drop)?
-            }
-            Done::PolicyWas(before, expect) => {
-                state.catalog.commit(CatalogChanges::new().put(*before, expect)).await.map(drop)?
-            }
+async fn one(state: &AdminState, done: Done) -> Result<(), Problem> {
+    let lifecycle = &state.lifecycle;
+    match done {
+        Done::People(changes) => state.identity.commit(changes).await.map(drop)?,
+        Done::EntryMade(id, expect) => lifecycle.delete_entry(id, expect, Cascade::Installations).await?,
+        Done::EntryWas(entry, bundle, expect) => {
+            let (id, mut spec, given_yaml) = (entry.id, entry.spec, entry.given_yaml);
+            fill(&mut spec, &bundle);
+            let draft = EntryDraft {
+                spec,
+                scope: entry.scope,
+                author: entry.author,
+                apply_set: entry.apply_set,
+                saved_by_admin: entry.saved_by_admin,
+            };
+            lifecycle.restore_entry(id, draft, given_yaml, expect).await.map(drop)?;
         }
-        Ok(())
+        Done::Installed(id) => lifecycle.remove(id).await?,
+        Done::Reinstalled(before, values) => lifecycle.reinstall(before.id, values, before.author).await.map(drop)?,
+        Done::Removed(before, values) => {
+            lifecycle.restore(*before, values).await.map(drop)?;
+        }
+        Done::ConsumerMade(id, expect) => lifecycle.delete_consumer(id, expect).await?,
+        Done::ConsumerWas(before, expect) => restore_consumer(state, *before, expect).await?,
+        Done::PolicyMade(id) => {
+            state.catalog.commit(CatalogChanges::new().delete(id, Expect::Version(FIRST))).await.map(drop)?
+        }
+        Done::PolicyWas(before, expect) => {
+            state.catalog.commit(CatalogChanges::new().put(*before, expect)).await.map(drop)?
+        }
     }
+    Ok(())
+}
 
-    async fn consumer(&self, state: &AdminState, before: Consumer, expect: FeedExpect) -> Result<(), Problem> {
-        let mut tools = before.tools;
-        for selector in &mut tools {
-            if let CredentialChoice::Pinned(id) = selector.credential
-                && let Some(again) = self.again.get(&id)
-            {
-                selector.credential = CredentialChoice::Pinned(*again);
-            }
-        }
-        let user_teams = user_teams(state, &before.scope).await?;
-        let draft = ConsumerDraft {
-            kind: before.kind,
-            spec: before.spec,
-            scope: before.scope,
-            tools,
-            identity_provider: before.identity_provider,
-            author: before.author,
-            apply_set: before.apply_set,
-            user_teams,
-        };
-        Ok(state.lifecycle.save_consumer(Some(before.id), draft, expect).await.map(drop)?)
-    }
+async fn restore_consumer(state: &AdminState, before: Consumer, expect: FeedExpect) -> Result<(), Problem> {
+    let user_teams = user_teams(state, &before.scope).await?;
+    let draft = ConsumerDraft {
+        kind: before.kind,
+        spec: before.spec,
+        scope: before.scope,
+        tools: before.tools,
+        identity_provider: before.identity_provider,
+        author: before.author,
+        apply_set: before.apply_set,
+        user_teams,
+    };
+    Ok(state.lifecycle.save_consumer(Some(before.id), draft, expect).await.map(drop)?)
 }
 
 impl Done {
@@ -209,6 +199,16 @@ impl Done {
 /// What is there once `before` was written over, and nothing since.
 pub(super) const fn written_over(before: Version) -> FeedExpect {
     Expect::Version(Version(before.0 + 1))
+}
+
+/// The consumers with a selector like this.
+pub(super) async fn consumers_naming(
+    state: &AdminState,
+    like: impl Fn(&ToolSelector) -> bool + Send,
+) -> CoreResult<Vec<Versioned<Consumer>>> {
+    let mut all = state.catalog.list_all::<Consumer>(Query::Consumers { kind: None }).await?;
+    all.retain(|consumer| consumer.value.tools.iter().any(&like));
+    Ok(all)
 }
 
 /// The fixed secrets of an entry.

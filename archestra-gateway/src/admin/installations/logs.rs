@@ -8,6 +8,7 @@ use super::{
     },
     readable,
 };
+use crate::auth::{Place, Usage};
 use archestra_core::runtime::{LogLine, LogOptions, LogSource};
 use axum::{
     Extension,
@@ -20,7 +21,7 @@ use futures::{StreamExt as _, future::Either, stream::BoxStream};
 use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::json;
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -65,7 +66,7 @@ pub(super) fn routes() -> OpenApiRouter<AdminState> {
 async fn read_logs(
     State(state): State<AdminState>,
     who: Who,
-    recheck: Option<Extension<Recheck>>,
+    (recheck, usage): (Option<Extension<Recheck>>, Option<Extension<Arc<Usage>>>),
     Path(key): Path<String>,
     Params(params): Params<LogParams>,
     headers: HeaderMap,
@@ -78,6 +79,10 @@ async fn read_logs(
             Some(number.parse().map_err(|_| Problem::malformed("tail is not understood; send a number, or `all`"))?)
         }
     };
+    let place = match usage {
+        Some(Extension(usage)) if params.follow => Some(usage.stream().map_err(too_many)?),
+        _ => None,
+    };
     let options = LogOptions { tail, follow: params.follow, since: params.since, previous: params.previous };
     let lines = state.lifecycle.logs(installation.value.id, options).await?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -87,7 +92,11 @@ async fn read_logs(
     } else {
         Either::Right(pending())
     };
-    Ok(respond(&state, lines.take_until(Box::pin(revoked)).boxed(), form))
+    Ok(respond(&state, lines.take_until(Box::pin(revoked)).boxed(), form, place))
+}
+
+fn too_many(bound: usize) -> Problem {
+    Problem::too_many(format!("you hold {bound} streams open, which is as many as a caller may; close one first"))
 }
 
 /// Completes when the caller may no longer see the installation, or when that cannot be found out.
@@ -109,10 +118,20 @@ async fn revoked(state: AdminState, mut who: Who, recheck: Option<Recheck>, key:
     }
 }
 
-fn respond(state: &AdminState, lines: BoxStream<'static, archestra_core::Result<LogLine>>, form: Form) -> Response {
+/// The lines as they come. `place` is the stream's among those of its caller.
+fn respond(
+    state: &AdminState,
+    lines: BoxStream<'static, archestra_core::Result<LogLine>>,
+    form: Form,
+    place: Option<Place>,
+) -> Response {
     // A stream that follows would outlive a shutdown of the platform.
     let ended = state.shutdown.clone().cancelled_owned();
-    let bytes = lines.take_until(ended).map(move |line| Ok::<_, Infallible>(Bytes::from(render(line, form))));
+    let bytes = lines.take_until(ended).map(move |line| {
+        // It is given back when the stream is dropped.
+        let _held = &place;
+        Ok::<_, Infallible>(Bytes::from(render(line, form)))
+    });
     let media_type = match form {
         Form::Text => "text/plain; charset=utf-8",
         Form::Ndjson => NDJSON,

@@ -112,3 +112,13 @@ async fn paths_methods_and_queries() {
     assert!(anonymous.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
     anonymous.problem(401);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_not_waited_for() {
+    let rig = Rig::new().await;
+    let begun = tokio::time::Instant::now();
+    let silent = Body::from_stream(futures::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let request = Request::post("/users").extension(Arc::clone(&rig.admin)).header("content-type", "application/json");
+    rig.send(request.body(silent).unwrap()).await.problem(408);
+    assert_eq!(begun.elapsed().as_secs(), 30);
+}

@@ -13,7 +13,7 @@ installations: [{entry: new, scope: organization}]
 "#;
 
 /// What people see: everything but versions and times.
-async fn seen(rig: &Rig) -> Value {
+pub(super) async fn seen(rig: &Rig) -> Value {
     let mut all = Vec::new();
     for path in ["/users", "/teams", "/entries", "/installations", "/gateways", "/policies"] {
         let mut page = rig.get(&rig.admin, path).await.expect(200);

@@ -103,7 +103,8 @@ impl Lifecycle {
         let bundle = self.written(Some(&old)).await?;
         let left = bundle.iter().filter(|(name, _)| !dropped.contains(*name));
         let left: SecretBundle = left.map(|(name, value)| (name, value.clone())).collect();
-        let new = self.keep(INSTALLATIONS, installation.id, &left).await?;
+        // What was taken before is not judged again: what others entered must not keep an entry from being saved.
+        let new = self.keep_again(INSTALLATIONS, installation.id, &left).await?;
         installation.secrets.clone_from(&new);
         Ok(Some(Shed { installation: installation.id, old, new }))
     }

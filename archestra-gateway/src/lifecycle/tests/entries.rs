@@ -147,3 +147,53 @@ async fn a_narrower_scope_takes_tools_from_consumers_beyond_it_in_the_same_commi
     assert!(rig.names(everybody.id).await.is_empty());
     assert_eq!(rig.names(narrow.id).await.len(), 2);
 }
+
+/// Deployment YAML that says something of two variables.
+const YAML: &str = "env:\n- {name: REGION, value: debug}\n- {name: OWN, value: x}\n";
+
+#[tokio::test(start_paused = true)]
+async fn deployment_yaml_is_kept_in_step_with_the_variables_and_an_apply_of_the_same_changes_nothing() {
+    let rig = Rig::new();
+    let spec = |level: &str, yaml: &str| {
+        let mut spec = hosted("files");
+        let hosted = spec.self_hosted.as_mut().unwrap();
+        hosted.deployment_yaml = Some(yaml.to_owned());
+        let variable = hosted.env.iter_mut().find(|variable| variable.name == "REGION").unwrap();
+        variable.default = Some(level.to_owned());
+        spec
+    };
+    let yaml = |entry: &Versioned<Entry>| entry.value.spec.self_hosted.clone().unwrap().deployment_yaml.unwrap();
+    let first = rig.save(spec("info", YAML)).await;
+    assert_eq!(yaml(&first), YAML, "what is given first is taken as it is");
+    let save = async |spec| rig.lifecycle.save_entry(Some(first.value.id), draft(spec), Expect::Any).await.unwrap();
+
+    let changed = save(spec("warn", YAML)).await;
+    let synced = "env:\n- {name: OWN, value: x}\n";
+    assert_eq!((yaml(&changed).as_str(), changed.value.given_yaml.as_deref()), (synced, Some(YAML)));
+    assert_eq!(save(spec("warn", YAML)).await, changed, "the same document again");
+    assert_eq!(save(changed.value.spec.clone()).await, changed, "what is stored");
+    let preview = rig.lifecycle.preview_entry(Some(first.value.id), draft(spec("warn", YAML))).await.unwrap();
+    assert_eq!(preview, Preview::Unchanged);
+    assert_eq!(yaml(&save(spec("error", YAML)).await), synced, "another change of the same document");
+
+    let edited = YAML.replace("debug", "trace");
+    let wanted = save(spec("info", &edited)).await;
+    assert_eq!((yaml(&wanted), wanted.value.given_yaml.clone()), (edited.clone(), None), "somebody wrote it just now");
+    let dropped = save(spec("warn", &edited)).await;
+    let draft = draft(first.value.spec.clone());
+    let back = rig.lifecycle.restore_entry(first.value.id, draft, None, Expect::Any).await.unwrap();
+    assert_eq!((yaml(&dropped).as_str(), yaml(&back).as_str()), (synced, YAML), "an undone change leaves nothing");
+
+    let error = save_fixed(&rig, &first).await;
+    assert!(error.to_string().contains("it cannot be taken out"), "{error}");
+}
+
+/// YAML from which nothing can be taken, and a variable that changes.
+async fn save_fixed(rig: &Rig, entry: &Versioned<Entry>) -> Error {
+    let mut spec = entry.value.spec.clone();
+    spec.self_hosted.as_mut().unwrap().deployment_yaml = Some("fixed: true\n".to_owned());
+    let saved = rig.lifecycle.save_entry(Some(entry.value.id), draft(spec.clone()), Expect::Any).await.unwrap();
+    assert_eq!(saved.value.spec, spec);
+    spec.self_hosted.as_mut().unwrap().env.clear();
+    rig.lifecycle.save_entry(Some(entry.value.id), draft(spec), Expect::Any).await.unwrap_err()
+}

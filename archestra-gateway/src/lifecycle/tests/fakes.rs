@@ -3,7 +3,7 @@
 use super::super::{Discover, DiscoverError};
 use archestra_core::{
     Error, Finding, Result,
-    catalog::{Entry, Scope},
+    catalog::{Entry, EnvVar, Scope},
     installation::Installation,
     runtime::{
         Applied, Connection, LogLine, LogOptions, Manifest, Phase, PullSecret, Runtime, RuntimeCapabilities, Workload,
@@ -18,7 +18,7 @@ use futures::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
@@ -35,6 +35,7 @@ struct RuntimeState {
     refusals: VecDeque<Error>,
     watchers: Vec<UnboundedSender<Result<WorkloadEvent>>>,
     applies: usize,
+    drifted: BTreeSet<WorkloadId>,
 }
 
 impl FakeRuntime {
@@ -69,8 +70,21 @@ impl FakeRuntime {
         let mut state = self.state.lock().unwrap();
         let (workload, status) = state.workloads.get_mut(id).unwrap();
         *status = WorkloadStatus { revision: Some(workload.revision), ..WorkloadStatus::new(phase) };
-        let summary = WorkloadSummary { id: id.clone(), namespace: None, status: status.clone() };
+        let summary = WorkloadSummary { id: id.clone(), namespace: None, status: status.clone(), drift: None };
         state.tell(&WorkloadEvent::Changed(summary));
+    }
+
+    /// Has somebody else change what was applied, and tells.
+    pub(super) fn drift(&self, id: &WorkloadId) {
+        let mut state = self.state.lock().unwrap();
+        state.drifted.insert(id.clone());
+        let summary = state.summaries().into_iter().find(|summary| summary.id == *id).unwrap();
+        state.tell(&WorkloadEvent::Changed(summary));
+    }
+
+    /// Whether what was applied is as it was.
+    pub(super) fn is_intact(&self, id: &WorkloadId) -> bool {
+        !self.state.lock().unwrap().drifted.contains(id)
     }
 
     /// Has a server say that its tools changed.
@@ -98,6 +112,7 @@ impl RuntimeState {
             id: id.clone(),
             namespace: None,
             status: status.clone(),
+            drift: self.drifted.contains(id).then(|| "somebody changed it".to_owned()),
         };
         self.workloads.iter().map(summary).collect()
     }
@@ -121,6 +136,16 @@ impl Runtime for FakeRuntime {
         workload.image.iter().map(|_| Finding::new("image", "this runtime runs no images", "use `command`")).collect()
     }
 
+    /// Every line that names a variable whose definition changed goes.
+    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
+        let stale: Vec<_> = before.iter().filter(|one| !after.contains(one)).map(|one| one.name.as_str()).collect();
+        if yaml.contains("fixed") && !stale.is_empty() {
+            return Err(Error::invalid("selfHosted.deploymentYaml", "it cannot be taken out", "write it otherwise"));
+        }
+        let kept = yaml.lines().filter(|line| !stale.iter().any(|name| line.contains(name)));
+        Ok(kept.map(|line| format!("{line}\n")).collect())
+    }
+
     async fn render(&self, _: &Workload) -> Result<Manifest> {
         Ok(Manifest { documents: Vec::new() })
     }
@@ -133,6 +158,7 @@ impl Runtime for FakeRuntime {
         let same = known.is_some_and(|(there, _)| {
             there.revision == workload.revision && placed(&there.spec) == placed(&workload.spec)
         });
+        state.drifted.remove(&workload.id);
         if !same {
             if let Some(refusal) = state.refusals.pop_front() {
                 return Err(refusal);

@@ -75,6 +75,28 @@ async fn a_workload_that_vanished_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_somebody_else_changed_is_put_back_and_not_all_the_time() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    let running = Running::of(&rig);
+    settle().await;
+    let applies = rig.runtime.applies();
+    rig.runtime.drift(&workload);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(rig.runtime.is_intact(&workload));
+    rig.runtime.drift(&workload);
+    settle().await;
+    assert!(!rig.runtime.is_intact(&workload), "somebody keeps changing it");
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert!(rig.runtime.is_intact(&workload));
+    assert_eq!(rig.runtime.applies(), applies, "no new revision is made for it");
+    assert_eq!(rig.lifecycle.revisions(id).await.unwrap().len(), 1);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_says_its_tools_changed_is_listed_again_once() {
     let rig = Rig::new();
     let entry = rig.save(hosted("files")).await;

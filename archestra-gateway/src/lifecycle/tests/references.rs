@@ -4,11 +4,11 @@ use super::*;
 use archestra_core::{
     ErrorKind,
     catalog::Given,
-    secret::{Accepts, SecretBundle, SecretRef, SecretVersion, StoredBundle},
+    secret::{Accepts, ExternalRef, SecretBundle, SecretRef, SecretVersion, StoredBundle},
 };
 use async_trait::async_trait;
 
-/// A store that resolves `path#key` to `value of path#key`.
+/// A store that resolves `path#key` to `value of path#key`, unless the path is `mcp/gone`.
 #[derive(Debug, Clone, Default)]
 struct Resolving(MemorySecrets);
 
@@ -19,21 +19,22 @@ impl SecretStore for Resolving {
     }
 
     async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
-        let StoredBundle { bundle, version } = self.0.get(reference).await?;
-        let at = |text: &SecretValue| SecretValue::kept_at(text.expose().parse().unwrap());
-        Ok(StoredBundle { bundle: bundle.iter().map(|(key, text)| (key, at(text))).collect(), version })
+        self.0.written(reference).await
     }
 
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
-        let StoredBundle { bundle, version } = self.0.get(reference).await?;
-        let values = bundle.iter().map(|(key, at)| (key, format!("value of {}", at.expose()))).collect();
+        let StoredBundle { bundle, version } = self.0.written(reference).await?;
+        let values = bundle.external().map(|(key, at)| Ok((key, resolved(at)?))).collect::<Result<_>>()?;
         Ok(StoredBundle { bundle: values, version })
     }
 
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
-        Accepts::References.check(bundle)?;
-        let texts = bundle.iter().map(|(key, value)| (key, value.external().unwrap().to_string())).collect();
-        self.0.put(reference, &texts, expect).await
+        bundle.external().try_for_each(|(_, at)| resolved(at).map(drop))?;
+        self.0.put(reference, bundle, expect).await
+    }
+
+    async fn rewrite(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        self.0.rewrite(reference, bundle, expect).await
     }
 
     async fn remove(&self, reference: &SecretRef) -> Result<()> {
@@ -49,16 +50,28 @@ impl SecretStore for Resolving {
     }
 }
 
+fn resolved(at: &ExternalRef) -> Result<String> {
+    if at.path() == "mcp/gone" {
+        return Err(Error::invalid("vault", "there is nothing", "put it there first"));
+    }
+    Ok(format!("value of {at}"))
+}
+
 fn rig() -> (Rig, Lifecycle) {
     let rig = Rig::new();
-    let lifecycle = Lifecycle::new(LifecycleParts {
+    let secrets = Arc::new(Resolving(rig.secrets.of_references()));
+    let lifecycle = with(&rig, secrets);
+    (rig, lifecycle)
+}
+
+fn with(rig: &Rig, secrets: Arc<dyn SecretStore>) -> Lifecycle {
+    Lifecycle::new(LifecycleParts {
         catalog: Arc::new(rig.catalog.clone()),
-        secrets: Arc::new(Resolving(rig.secrets.clone())),
+        secrets,
         runtime: Some(Arc::new(rig.runtime.clone())),
         discover: Arc::new(rig.discover.clone()),
         options: LifecycleOptions::default(),
-    });
-    (rig, lifecycle)
+    })
 }
 
 fn given(json: serde_json::Value) -> BTreeMap<String, SecretValue> {
@@ -130,4 +143,49 @@ async fn a_store_of_values_takes_no_references_and_a_plain_field_none_either() {
     assert!(error.contains("values.token: secrets are stored here"), "{error}");
     let wrong = serde_json::json!({"token": {"vault": "mcp/../one#key"}});
     assert!(serde_json::from_value::<BTreeMap<String, Given>>(wrong).is_err());
+}
+
+/// A remote server that asks for these, none of them required.
+fn asking(fields: &[&str]) -> EntrySpec {
+    let mut spec = fixtures::entry_spec("tracker");
+    let fields: Vec<_> = fields.iter().map(|name| serde_json::json!({"name": name, "header": name})).collect();
+    spec.credential = serde_json::from_value(serde_json::json!({"static": fields})).unwrap();
+    spec
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_entered_never_keeps_an_entry_from_being_saved() {
+    let rig = Rig::new();
+    let [values, references]: [Arc<dyn SecretStore>; 2] =
+        [Arc::new(rig.secrets.clone()), Arc::new(Resolving(rig.secrets.of_references()))];
+    let [values, references] = [with(&rig, values), with(&rig, references)];
+    let entry = values.save_entry(None, draft(asking(&["x-a", "x-b", "x-c"])), Expect::Any).await.unwrap();
+    let typed = serde_json::json!({"x-a": "one", "x-b": "two", "x-c": "three"});
+    let typed = values.install(asks(&entry, team(), typed)).await.unwrap().value.id;
+    let at = |path: &str| serde_json::json!({"vault": format!("{path}#key")});
+    let named = serde_json::json!({"x-a": at("mcp/one"), "x-b": at("mcp/two"), "x-c": at("mcp/three")});
+    let named = references.install(asks(&entry, team(), named)).await.unwrap().value.id;
+    // Somebody else's path is gone, and what was stored before is not what is stored now, whichever of the two that is.
+    let installation = references.installation(named).await.unwrap().value;
+    let gone: SecretBundle = [("x-a", SecretValue::kept_at("mcp/gone#key".parse().unwrap()))]
+        .into_iter()
+        .chain([("x-b", SecretValue::kept_at("mcp/two#key".parse().unwrap()))])
+        .chain([("x-c", SecretValue::kept_at("mcp/three#key".parse().unwrap()))])
+        .collect();
+    rig.secrets.rewrite(installation.secrets.as_ref().unwrap(), &gone, Expect::Any).await.unwrap();
+    for (lifecycle, asked) in [(&references, &["x-a", "x-b"][..]), (&values, &["x-a"])] {
+        lifecycle.save_entry(Some(entry.value.id), draft(asking(asked)), Expect::Any).await.unwrap();
+        for (id, first) in [(typed, SecretValue::from("one")), (named, gone.get("x-a").unwrap().clone())] {
+            let secrets = lifecycle.installation(id).await.unwrap().value.secrets.unwrap();
+            let left = rig.secrets.written(&secrets).await.unwrap().bundle;
+            assert_eq!(left.keys().collect::<Vec<_>>(), asked, "the rest went, and nothing else");
+            assert_eq!(left.get("x-a"), Some(&first));
+        }
+    }
+    // Whoever gives all of it anew is served again; a part of it is refused with the place.
+    let error = values.reinstall(named, BTreeMap::new(), None).await.unwrap_err().to_string();
+    assert!(error.contains("values.x-a: secrets are stored here"), "{error}");
+    values.reinstall(named, given(serde_json::json!({"x-a": "new"})), None).await.unwrap();
+    let secrets = values.installation(named).await.unwrap().value.secrets.unwrap();
+    assert_eq!(rig.secrets.get(&secrets).await.unwrap().bundle, fixtures::bundle(&[("x-a", "new")]));
 }

@@ -37,12 +37,11 @@ impl InFlight {
         Some(Entry { calls: self.clone(), key })
     }
 
-    /// Cancels a call, if it is under way.
-    pub(crate) fn cancel(&self, session: u128, id: &str) {
+    /// Cancels a call; says whether it is under way here.
+    pub(crate) fn cancel(&self, session: u128, id: &str) -> bool {
         let shard = self.shard(session).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = shard.get(&(session, id.into())) {
-            token.cancel();
-        }
+        let found = shard.get(&(session, id.into()));
+        found.inspect(|token| token.cancel()).is_some()
     }
 
     fn shard(&self, session: u128) -> &Shard {

@@ -13,6 +13,9 @@ use std::{
     time::Duration,
 };
 
+/// What a client may accept to read one of our answers at least.
+const READABLE: [&str; 5] = ["*/*", "application/*", "application/json", "text/event-stream", "text/*"];
+
 /// How long a client may take to send its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -29,10 +32,8 @@ pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), Reply> {
         return Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let accepts = |value: &str| {
-        value
-            .split(',')
-            .map(|range| range.split(';').next().unwrap_or_default().trim())
-            .any(|range| matches!(range, "*/*" | "application/*" | "application/json" | "text/event-stream" | "text/*"))
+        let mut ranges = value.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
+        ranges.any(|range| READABLE.iter().any(|readable| range.eq_ignore_ascii_case(readable)))
     };
     if headers.contains_key(header::ACCEPT)
         && !headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(accepts))

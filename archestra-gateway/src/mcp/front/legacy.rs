@@ -7,6 +7,7 @@ use super::{
     modern::{stale_cursor, unknown_method},
     result,
     session::Session,
+    told,
 };
 use crate::{
     mcp::{
@@ -30,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Messages of one answer that wait for a slow client.
 const PENDING_EVENTS: usize = 64;
+
+/// The longest request id that other replicas are told.
+const MAX_ID: usize = 1024;
 
 /// How long a client may leave its answer unread.
 const STALLED: Duration = Duration::from_secs(30);
@@ -60,7 +64,7 @@ pub(super) async fn request(
 }
 
 /// Handles a notification, which is never answered.
-pub(super) fn notification(
+pub(super) async fn notification(
     shared: &Shared,
     visit: &Visit,
     headers: &HeaderMap,
@@ -69,18 +73,27 @@ pub(super) fn notification(
     if notification.method == "notifications/cancelled"
         && let Some(session) = resume(shared, visit, headers)?
         && let Some(id) = notification.params.request_id
+        && !shared.in_flight.cancel(session.id, id.as_str())
+        && id.as_str().len() <= MAX_ID
+        && let Err(error) = told::cancelled(&*shared.state, session.id, id.as_str()).await
     {
-        shared.in_flight.cancel(session.id, id.as_str());
+        tracing::debug!(%error, "other replicas were not told that a call was taken back");
     }
     Ok(empty(StatusCode::ACCEPTED))
 }
 
-/// Ends a session (`DELETE`).
-pub(super) fn end_session(shared: &Shared, visit: &Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
+/// Ends a session (`DELETE`), here and at the other replicas.
+pub(super) async fn end_session(shared: &Shared, visit: &Visit, headers: &HeaderMap) -> Result<Reply, Reply> {
     let Some(session) = resume(shared, visit, headers)? else {
         return Err(method_not_allowed());
     };
-    shared.sessions.end(session);
+    if let Err(error) = told::ended(&*shared.state, session.id).await {
+        tracing::warn!(%error, "other replicas could not be told that a session has ended");
+        let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, "the session could not be ended: try again");
+        reply.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
+        return Err(reply);
+    }
+    shared.sessions.ended(session.id);
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

@@ -8,17 +8,17 @@ use archestra_core::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use moka::sync::Cache;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long a session id is accepted after it was made.
-const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 const ENDED: u64 = 100_000;
 const PLAIN_LEN: usize = 16 + 8 + 1;
 
-/// Seals and opens session ids.
-#[derive(Debug)]
+/// Seals and opens session ids. Clones share what was ended.
+#[derive(Debug, Clone)]
 pub(crate) struct Sessions {
-    keys: Derived,
+    keys: Arc<Derived>,
     ended: Cache<u128, ()>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Session {
 impl Sessions {
     pub(crate) fn new(ring: &KeyRing) -> Self {
         let ended = Cache::builder().max_capacity(ENDED).time_to_live(LIFETIME).build();
-        Self { keys: ring.derive(Purpose::Sessions), ended }
+        Self { keys: Arc::new(ring.derive(Purpose::Sessions)), ended }
     }
 
     /// A new session of this caller with this consumer.
@@ -67,13 +67,14 @@ impl Sessions {
         alive.then_some(Session { id, version })
     }
 
-    /// Ends a session.
-    pub(crate) fn end(&self, session: Session) {
-        self.ended.insert(session.id, ());
+    /// Notes that a session has ended.
+    pub(super) fn ended(&self, session: u128) {
+        self.ended.insert(session, ());
     }
 }
 
-fn now() -> u64 {
+/// The present second.
+pub(super) fn now() -> u64 {
     u64::try_from(chrono::Utc::now().timestamp()).unwrap_or_default()
 }
 

@@ -21,7 +21,7 @@ fn a_session_resumes_for_its_caller_and_consumer_only() {
     assert_eq!(session.version, ProtocolVersion::V2025_06_18);
     assert_eq!(sessions.resume(&id, &bob, consumer), None);
     assert_eq!(sessions.resume(&id, &alice, other), None);
-    sessions.end(session);
+    sessions.ended(session.id);
     assert_eq!(sessions.resume(&id, &alice, consumer), None);
 }
 

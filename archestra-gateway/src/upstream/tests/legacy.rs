@@ -337,3 +337,20 @@ async fn a_list_without_end_is_given_up() {
     assert!(matches!(outcome, Err(UpstreamError::Protocol { .. })), "{outcome:?}");
     assert_eq!(peer.seen("tools/list").len(), 100);
 }
+
+#[tokio::test]
+async fn a_list_that_is_too_large_as_a_whole_is_refused() {
+    let pages = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&pages);
+    let peer = legacy(move |seen| {
+        let page = count.fetch_add(1, Ordering::Relaxed);
+        let description = "x".repeat(12 << 20);
+        let tools = json!([{ "name": format!("t{page}"), "description": description, "inputSchema": {} }]);
+        let listed = json!({ "tools": tools, "nextCursor": format!("p{page}") });
+        async move { json_reply(&result(&seen.message["id"], &listed)) }
+    })
+    .await;
+    let error = upstreams().list_tools(&remote(&peer.url()), &CredentialPlan::None).await.unwrap_err();
+    assert!(error.to_string().contains("32 MiB"), "{error}");
+    assert_eq!(pages.load(Ordering::Relaxed), 3);
+}

@@ -60,6 +60,7 @@ pub(super) fn entry(spec: Value) -> Entry {
         author: None,
         secrets: None,
         apply_set: None,
+        given_yaml: None,
         saved_by_admin: true,
         created_at: Utc::now(),
         updated_at: Utc::now(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use archestra_core::catalog::Scope;
-use archestra_core::runtime::stdio::Channel;
+use archestra_core::runtime::stdio::{Channel, wire};
 use archestra_core::runtime::{
     Applied, Connection, HttpEndpoint, LogLine, LogOptions, Manifest, PullSecret, Runtime, RuntimeCapabilities,
     Workload, WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary,
@@ -257,13 +257,19 @@ async fn a_dropped_call_is_cancelled_and_its_channel_given_up() {
     assert_eq!(runtime.count.load(Ordering::SeqCst), 3);
 }
 
+/// What a multiplexer further on answers when its process ends.
+fn unfinished(id: &Value) -> Value {
+    let text = format!("the server process ended {}", wire::UNFINISHED);
+    serde_json::from_slice(&wire::error_response(id.to_string().as_bytes(), wire::SERVER_ERROR, &text)).unwrap()
+}
+
 #[tokio::test]
 async fn a_process_that_ends_fails_the_call_under_way_and_not_the_next() {
     let (runtime, _) = process(|message| {
         old(message, |call| match call["params"]["arguments"]["a"].as_u64() {
             Some(1) => vec![said(call)],
             Some(2) => vec![Value::Null],
-            Some(4) => vec![error(&call["id"], -32000), Value::Null],
+            Some(4) => vec![unfinished(&call["id"]), Value::Null],
             Some(5) => vec![error(&call["id"], -32000)],
             _ => vec![said(call), Value::Null],
         })

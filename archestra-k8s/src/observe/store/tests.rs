@@ -105,7 +105,7 @@ fn the_revision_that_runs_is_that_of_the_pod_that_answers() {
 #[test]
 fn nothing_older_replaces_what_was_applied() {
     let mut store = Store::new("ns".to_owned());
-    store.note_applied(deployment("u", 5, 2));
+    store.note_applied(deployment("u", 5, 2), Vec::new());
     assert_eq!(Tracked::put(&mut store, deployment("u", 4, 1)), Touched::Nothing);
     Tracked::put(&mut store, deployment("v", 1, 3));
     let known = store.deployment(&id()).expect("it is known");
@@ -132,7 +132,7 @@ fn a_list_replaces_all_but_what_was_applied_meanwhile() {
     assert_eq!(Deployment::replace(&mut store, vec![]), Touched::All);
     assert!(store.deployment(&id()).is_none());
     <Deployment as Tracked>::begin(&mut store);
-    store.note_applied(deployment("w", 9, 1));
+    store.note_applied(deployment("w", 9, 1), Vec::new());
     Deployment::replace(&mut store, vec![]);
     assert!(store.deployment(&id()).is_some());
 }

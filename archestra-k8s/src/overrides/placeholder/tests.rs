@@ -19,7 +19,13 @@ fn filled(yaml: &str) -> Result<Value, Vec<Finding>> {
     let workload = workload(spec);
     let config = KubernetesConfig::default();
     let platform = Platform::stored(&workload.spec.platform, &config).unwrap();
-    let cx = Context { workload: &workload, config: &config, platform, namespace: "servers" };
+    let cx = Context {
+        workload: &workload,
+        config: &config,
+        platform,
+        namespace: "servers",
+        key: crate::manifest::Key::None,
+    };
     let mut node = Node::parse(yaml).unwrap();
     let findings = Values::of(&cx).fill(&mut node);
     if findings.is_empty() { Ok(node.to_value()) } else { Err(findings) }

@@ -1,11 +1,12 @@
 //! The login by AWS IAM: a signed question to AWS who we are, which Vault asks in our place.
 
-use archestra_core::{Result, secret::SecretValue};
+use super::login;
+use archestra_core::{Error, Result, secret::SecretValue};
 use async_trait::async_trait;
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 use zeroize::Zeroizing;
 
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -36,17 +37,65 @@ impl AwsCredentialSource for AwsCredentials {
     }
 }
 
+/// Credentials in a file as the tools of AWS share it, which is read again at each login.
+#[derive(Debug, Clone)]
+pub struct AwsCredentialsFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The section of it, usually `default`.
+    pub profile: String,
+}
+
+#[async_trait]
+impl AwsCredentialSource for AwsCredentialsFile {
+    async fn credentials(&self) -> Result<AwsCredentials> {
+        let shown = self.path.display();
+        let text = login::read(&self.path).await;
+        let text = text.map_err(|_| Error::invalid(shown.to_string(), "it is empty or cannot be read", REMEDY))?;
+        section(text.expose(), &self.profile).ok_or_else(|| {
+            let reason = format!("there are no aws_access_key_id and aws_secret_access_key under [{}]", self.profile);
+            Error::invalid(shown.to_string(), reason, REMEDY)
+        })
+    }
+}
+
+const REMEDY: &str = "write them there, or name another file";
+
+/// The credentials in one section of a file.
+fn section(text: &str, profile: &str) -> Option<AwsCredentials> {
+    let mut within = false;
+    let mut found = BTreeMap::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            within = name.trim() == profile;
+        } else if within && let Some((name, value)) = line.split_once('=') {
+            found.insert(name.trim(), value.trim());
+        }
+    }
+    let found = |name| found.get(name).copied().filter(|value| !value.is_empty());
+    Some(AwsCredentials {
+        access_key_id: found("aws_access_key_id")?.to_owned(),
+        secret_access_key: found("aws_secret_access_key")?.into(),
+        session_token: found("aws_session_token").map(SecretValue::from),
+    })
+}
+
 /// What is signed beside the credentials.
 pub(super) struct Question<'a> {
     pub(super) role: &'a str,
-    pub(super) region: &'a str,
+    pub(super) region: Option<&'a str>,
     pub(super) server_id: Option<&'a str>,
     pub(super) at: DateTime<Utc>,
 }
 
 /// The body of the login, and what in it is secret.
 pub(super) fn login_body(question: &Question<'_>, credentials: &AwsCredentials) -> Zeroizing<Vec<u8>> {
-    let host = format!("sts.{}.amazonaws.com", question.region);
+    let host = match question.region {
+        None => "sts.amazonaws.com".to_owned(),
+        Some(region) if region.starts_with("cn-") => format!("sts.{region}.amazonaws.com.cn"),
+        Some(region) => format!("sts.{region}.amazonaws.com"),
+    };
+    let region = question.region.unwrap_or(GLOBAL);
     let mut headers = BTreeMap::from([
         ("content-type", FORM.to_owned()),
         ("host", host.clone()),
@@ -58,7 +107,7 @@ pub(super) fn login_body(question: &Question<'_>, credentials: &AwsCredentials) 
     if let Some(server_id) = question.server_id {
         headers.insert("x-vault-aws-iam-server-id", server_id.to_owned());
     }
-    let authorization = sign(credentials, question.region, "sts", &headers, BODY, question.at);
+    let authorization = sign(credentials, region, "sts", &headers, BODY, question.at);
     let mut all: BTreeMap<&str, [&str; 1]> = headers.iter().map(|(name, value)| (*name, [value.as_str()])).collect();
     all.insert("authorization", [&authorization]);
     let headers = Zeroizing::new(serde_json::to_vec(&all).expect("a map of strings is always JSON"));
@@ -72,6 +121,8 @@ pub(super) fn login_body(question: &Question<'_>, credentials: &AwsCredentials) 
     Zeroizing::new(serde_json::to_vec(&body).expect("a map of strings is always JSON"))
 }
 
+/// The region that the global endpoint is in.
+const GLOBAL: &str = "us-east-1";
 const TIME: &str = "%Y%m%dT%H%M%SZ";
 
 /// The `Authorization` of a POST to `/`, by Signature Version 4. The names of `headers` are in lower case.
@@ -145,7 +196,8 @@ mod tests {
     #[test]
     fn the_question_holds_what_vault_wants_and_never_the_secret_key() {
         let at = "2026-01-02T03:04:05Z".parse().unwrap();
-        let question = Question { role: "archestra", region: "eu-west-1", server_id: Some("vault.example.com"), at };
+        let question =
+            Question { role: "archestra", region: Some("eu-west-1"), server_id: Some("vault.example.com"), at };
         let credentials = AwsCredentials { session_token: Some("session".into()), ..credentials() };
         let body: BTreeMap<String, String> = serde_json::from_slice(&login_body(&question, &credentials)).unwrap();
         let text = |key: &str| String::from_utf8(STANDARD.decode(&body[key]).unwrap()).unwrap();
@@ -159,5 +211,24 @@ mod tests {
                 .contains("SignedHeaders=content-type;host;x-amz-date;x-amz-security-token;x-vault-aws-iam-server-id")
         );
         assert!(!format!("{headers:?} {credentials:?}").contains("EXAMPLEKEY"));
+        for (region, url) in
+            [(None, "https://sts.amazonaws.com/"), (Some("cn-north-1"), "https://sts.cn-north-1.amazonaws.com.cn/")]
+        {
+            let question = Question { region, ..question };
+            let body: BTreeMap<String, String> = serde_json::from_slice(&login_body(&question, &credentials)).unwrap();
+            assert_eq!(String::from_utf8(STANDARD.decode(&body["iam_request_url"]).unwrap()).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn a_file_holds_credentials_under_the_profile() {
+        let text = "# shared\n[other]\naws_access_key_id = A\n[ default ]\naws_access_key_id=AKID\n\
+                    aws_secret_access_key = s3cret/+=\n aws_session_token = t0k==\n\n[last]\naws_access_key_id = B\n";
+        let found = section(text, "default").unwrap();
+        assert_eq!((found.access_key_id.as_str(), found.secret_access_key.expose()), ("AKID", "s3cret/+="));
+        assert_eq!(found.session_token.unwrap().expose(), "t0k==");
+        for profile in ["other", "last", "absent"] {
+            assert!(section(text, profile).is_none(), "{profile}");
+        }
     }
 }

@@ -4,16 +4,18 @@ use std::{
     collections::HashMap,
     fmt,
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
-/// A bounded map whose entries go after a while.
+/// A bounded map whose entries go after a while, asked for or not.
 pub(super) struct Cache<K, V> {
     keep: Duration,
     most: usize,
-    kept: Mutex<Kept<K, V>>,
+    kept: Arc<Mutex<Kept<K, V>>>,
+    _sweep: Option<AbortOnDropHandle<()>>,
 }
 
 struct Kept<K, V> {
@@ -37,9 +39,13 @@ impl<K, V> fmt::Debug for Cache<K, V> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark(u64);
 
-impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
+impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Cache<K, V> {
+    /// An empty one, swept on the runtime that this is called in.
     pub(super) fn new(keep: Duration, most: usize) -> Self {
-        Self { keep, most, kept: Mutex::new(Kept { entries: HashMap::new(), forgotten: 0 }) }
+        let kept = Arc::new(Mutex::new(Kept { entries: HashMap::new(), forgotten: 0 }));
+        let sweep = (!keep.is_zero() && most > 0)
+            .then(|| AbortOnDropHandle::new(tokio::spawn(sweep(Arc::downgrade(&kept), keep))));
+        Self { keep, most, kept, _sweep: sweep }
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {
@@ -85,6 +91,50 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept<K, V>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.kept)
+    }
+}
+
+fn held<K, V>(kept: &Mutex<Kept<K, V>>) -> MutexGuard<'_, Kept<K, V>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Drops what nobody asks for any more, so that no secret stays in memory much longer than it may be used.
+async fn sweep<K, V>(kept: Weak<Mutex<Kept<K, V>>>, every: Duration) {
+    loop {
+        sleep(every).await;
+        let Some(kept) = kept.upgrade() else { return };
+        let now = Instant::now();
+        held(&kept).entries.retain(|_, entry| entry.until > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_for_again_does_not_stay_in_memory() {
+        let keep = Duration::from_secs(5);
+        let cache = Cache::new(keep, 10);
+        let value = Arc::new(());
+        cache.keep("a", &value, cache.mark());
+        assert!(cache.get(&"a").is_some());
+        sleep(keep * 2 + Duration::from_millis(1)).await;
+        assert_eq!(Arc::strong_count(&value), 1, "it is gone without anybody asking");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_began_before_something_was_forgotten_brings_nothing_back() {
+        let cache = Cache::new(Duration::from_secs(5), 2);
+        let before = cache.mark();
+        cache.forget(&"a");
+        cache.keep("a", &1, before);
+        assert_eq!(cache.get(&"a"), None);
+        for (key, value) in [("a", 1), ("b", 2), ("c", 3)] {
+            cache.keep(key, &value, cache.mark());
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!((cache.get(&"a"), cache.get(&"b"), cache.get(&"c")), (None, Some(2), Some(3)), "the oldest goes");
     }
 }

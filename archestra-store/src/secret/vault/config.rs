@@ -57,8 +57,9 @@ pub enum VaultAuth {
         mount: String,
         /// The role to log in as.
         role: String,
-        /// The region whose endpoint is asked.
-        region: String,
+        /// The region whose endpoint is asked, as in the `sts_endpoint` of the method; the global endpoint unless set, as the
+        /// method has it when nobody changed that.
+        region: Option<String>,
         /// What the method wants in `X-Vault-AWS-IAM-Server-ID`, if it does.
         server_id: Option<String>,
         /// Where the credentials come from.
@@ -163,7 +164,7 @@ impl VaultConfig {
             #[cfg(feature = "vault-aws")]
             VaultAuth::Aws { mount, role, region, .. } => {
                 findings.extend(login_findings(mount, "auth.role", role));
-                if !is_path(region) || region.contains('/') {
+                if region.as_ref().is_some_and(|region| !is_path(region) || region.contains(['/', '.', '_'])) {
                     findings.push(Finding::new("auth.region", "it is no region", "use as in `eu-west-1`"));
                 }
             }

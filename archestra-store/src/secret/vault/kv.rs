@@ -76,7 +76,7 @@ impl Kv {
     /// Logs in, and makes sure of the mount.
     pub(super) async fn connect(config: &VaultConfig) -> Result<Self> {
         let session = Arc::new(Session::new(config)?);
-        session.within("logging in at", &config.address, session.ensure()).await?;
+        session.within("the login to Vault", &config.address, session.ensure()).await?;
         let version = mounted(&session, &config.mount, config.kv).await?;
         let renewal = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&session).keep()));
         Ok(Self { session, version, mount: config.mount.clone(), prefix: config.prefix.clone(), _renewal: renewal })

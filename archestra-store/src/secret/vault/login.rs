@@ -71,8 +71,8 @@ pub(super) async fn login(wire: &Wire, auth: &VaultAuth) -> Result<Granted, Trou
             let credentials = credentials
                 .credentials()
                 .await
-                .map_err(|error| Trouble::File(format!("there are no credentials of AWS: {error}")))?;
-            let (server_id, at) = (server_id.as_deref(), chrono::Utc::now());
+                .map_err(|error| Trouble::File(format!("no credentials of AWS: {error}")))?;
+            let (region, server_id, at) = (region.as_deref(), server_id.as_deref(), chrono::Utc::now());
             let body = super::aws::login_body(&super::aws::Question { role, region, server_id, at }, &credentials);
             let hidden = credentials.session_token.unwrap_or(credentials.secret_access_key);
             authenticate(wire, mount, body, hidden).await
@@ -110,7 +110,8 @@ async fn look_up(wire: &Wire, token: SecretValue) -> Result<Granted, Trouble> {
     Ok(Granted { token, lease: lease(looked.ttl), renewable: looked.renewable })
 }
 
-async fn read(path: &Path) -> Result<SecretValue, Trouble> {
+/// The content of a small file, without blanks around it.
+pub(super) async fn read(path: &Path) -> Result<SecretValue, Trouble> {
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         use std::io::Read as _;

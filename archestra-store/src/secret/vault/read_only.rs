@@ -19,8 +19,6 @@ use std::{
     sync::Arc,
 };
 
-/// What a reference is stored with, so that nothing else is taken for one.
-const MARK: &str = "vault:";
 /// Paths that are read at once for one bundle.
 const READS_AT_ONCE: usize = 8;
 
@@ -43,11 +41,20 @@ struct Inner {
 }
 
 impl VaultReadOnly {
-    /// Connects, logs in, and makes sure of the mount. Where the values are is kept in `references`.
+    /// Connects, logs in, and makes sure of the mount. Where the values are is kept in `references`, a store that accepts these
+    /// and gives them back as they were written: [`SqlSecrets::of_references`](super::super::SqlSecrets::of_references).
     ///
     /// # Errors
-    /// As [`VaultStore::connect`](super::VaultStore::connect).
+    /// [`Error::Invalid`] when `references` does not accept references, and else as
+    /// [`VaultStore::connect`](super::VaultStore::connect).
     pub async fn connect(config: &VaultConfig, references: Arc<dyn SecretStore>) -> Result<Self> {
+        if references.accepts() != Accepts::References {
+            return Err(Error::invalid(
+                "references",
+                "this store keeps values",
+                "give one that keeps references, as `of_references` makes it",
+            ));
+        }
         let kv = Kv::connect(config).await?;
         let cache = Cache::new(config.cache_for, config.cache_entries);
         Ok(Self { inner: Arc::new(Inner { kv, cache, references }) })
@@ -108,9 +115,9 @@ impl Inner {
 
     /// The bundle of references, as the other store has it.
     async fn stored(&self, reference: &SecretRef) -> Result<(Vec<(String, ExternalRef)>, SecretVersion)> {
-        let stored = self.references.get(reference).await?;
+        let stored = self.references.written(reference).await?;
         let parsed = stored.bundle.iter().map(|(key, value)| {
-            parsed(value).map(|parsed| (key.to_owned(), parsed)).ok_or_else(|| Error::Backend {
+            value.external().map(|at| (key.to_owned(), at.clone())).ok_or_else(|| Error::Backend {
                 backend: BACKEND,
                 reason: format!(
                     "{key} of secret {reference} was stored as a value, before secrets were read from Vault: give where it is there"
@@ -138,11 +145,6 @@ impl Inner {
     }
 }
 
-/// Where a value is, as the other store has it.
-fn parsed(value: &SecretValue) -> Option<ExternalRef> {
-    value.expose().strip_prefix(MARK)?.parse().ok()
-}
-
 #[async_trait]
 impl SecretStore for VaultReadOnly {
     fn accepts(&self) -> Accepts {
@@ -150,13 +152,7 @@ impl SecretStore for VaultReadOnly {
     }
 
     async fn written(&self, reference: &SecretRef) -> Result<StoredBundle> {
-        // What was stored as a value, before secrets were read from Vault, is left out: it has to be given anew.
-        let stored = self.inner.references.get(reference).await?;
-        let bundle = stored
-            .bundle
-            .iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), SecretValue::kept_at(parsed(value)?))));
-        Ok(StoredBundle { bundle: bundle.collect(), version: stored.version })
+        self.inner.references.written(reference).await
     }
 
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
@@ -198,8 +194,11 @@ impl SecretStore for VaultReadOnly {
         if !dead.is_empty() {
             return Err(Error::Invalid(dead));
         }
-        let texts = wanted.iter().map(|(key, at)| (key.as_str(), format!("{MARK}{at}"))).collect();
-        self.inner.references.put(reference, &texts, expect).await
+        self.inner.references.put(reference, bundle, expect).await
+    }
+
+    async fn rewrite(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+        self.inner.references.rewrite(reference, bundle, expect).await
     }
 
     async fn remove(&self, reference: &SecretRef) -> Result<()> {

@@ -4,7 +4,7 @@ use super::{
     config::{VaultAuth, VaultConfig},
     login::{self, Granted},
     trouble::Trouble,
-    wire::{Answer, Call, Wire},
+    wire::{Answer, Call, Identity, Wire},
 };
 use arc_swap::ArcSwapOption;
 use archestra_core::{Error, Result, secret::SecretValue};
@@ -17,8 +17,6 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use vaultrs::api::EndpointMiddleware;
-use zeroize::Zeroize as _;
 
 /// A 403 to a login that is younger than this is about the path, not about the login.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -51,18 +49,12 @@ impl fmt::Debug for Session {
 }
 
 struct Login {
-    who: EndpointMiddleware,
+    who: Identity,
     token: SecretValue,
     number: u64,
     since: Instant,
     lease: Option<Duration>,
     renewable: bool,
-}
-
-impl Drop for Login {
-    fn drop(&mut self) {
-        self.who.token.zeroize();
-    }
 }
 
 impl Login {

@@ -58,7 +58,8 @@ impl Trouble {
         match (status, errors) {
             (404, Some([])) => Self::Absent,
             (404, Some(_)) => Self::NoRoute(said),
-            (_, None) if !matches!(status, 429 | 472 | 473 | 503) => {
+            // What a proxy in front says above 499 is in a page of its own.
+            (_, None) if status < 500 && !matches!(status, 429 | 472 | 473) => {
                 Self::Strange(format!("status {status} without what Vault says with it"))
             }
             (400, _) if told.contains("check-and-set parameter did not match") => Self::Mismatch,
@@ -152,6 +153,7 @@ fn login_remedy(method: &str) -> &'static str {
     match method {
         "token" | "token file" => "give a token that has not expired and may look itself up",
         "approle" => "see the role id and the secret id",
+        "aws" => "see the role, what it is bound to, and that the method asks the endpoint of the region that is set",
         _ => "see the role, what it is bound to, and that the token in the file has not expired",
     }
 }

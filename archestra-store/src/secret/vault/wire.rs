@@ -14,7 +14,7 @@ use vaultrs::{
     api::EndpointMiddleware,
     client::{VaultClient, VaultClientSettingsBuilder},
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The least length of a secret that is looked for in what the server says.
 const SHORTEST_HIDDEN: usize = 4;
@@ -34,6 +34,7 @@ pub(super) struct Call {
     path: String,
     body: Option<Zeroizing<Vec<u8>>>,
     hidden: Vec<SecretValue>,
+    repeatable: bool,
 }
 
 impl fmt::Debug for Call {
@@ -44,7 +45,12 @@ impl fmt::Debug for Call {
 
 impl Call {
     pub(super) fn new(verb: Verb, path: String) -> Self {
-        Self { verb, path, body: None, hidden: Vec::new() }
+        Self { verb, path, body: None, hidden: Vec::new(), repeatable: !matches!(verb, Verb::Post) }
+    }
+
+    /// One that changes nothing, whatever its verb.
+    pub(super) fn that_only_asks(self) -> Self {
+        Self { repeatable: true, ..self }
     }
 
     /// Sends `body`, in which `hidden` are; none of them is repeated from what the server says.
@@ -60,7 +66,7 @@ impl Call {
 
     /// Whether it may be sent twice.
     pub(super) const fn is_repeatable(&self) -> bool {
-        !matches!(self.verb, Verb::Post)
+        self.repeatable
     }
 }
 
@@ -84,6 +90,15 @@ impl Endpoint for &Call {
 
     fn body(&self) -> Result<Option<Vec<u8>>, ClientError> {
         Ok(self.body.as_ref().map(|body| body.to_vec()))
+    }
+}
+
+/// Who sends a request: a token, wiped when dropped.
+pub(super) struct Identity(EndpointMiddleware);
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        self.0.token.zeroize();
     }
 }
 
@@ -155,18 +170,18 @@ impl Wire {
     }
 
     /// What makes a request one of the holder of `token`.
-    pub(super) fn identity(&self, token: &str) -> EndpointMiddleware {
-        EndpointMiddleware {
+    pub(super) fn identity(&self, token: &str) -> Identity {
+        Identity(EndpointMiddleware {
             token: token.to_owned(),
             version: "v1".to_owned(),
             wrap: None,
             namespace: self.namespace.clone(),
-        }
+        })
     }
 
     /// Sends a request once.
-    pub(super) async fn send(&self, who: &EndpointMiddleware, call: &Call) -> Result<Answer, Trouble> {
-        let sent = timeout(self.limit, call.with_middleware(who).exec(&self.client.http)).await;
+    pub(super) async fn send(&self, who: &Identity, call: &Call) -> Result<Answer, Trouble> {
+        let sent = timeout(self.limit, call.with_middleware(&who.0).exec(&self.client.http)).await;
         match sent {
             Err(_) => Err(Trouble::Slow(self.limit)),
             Ok(Ok(answer)) => Ok(Answer(Zeroizing::new(answer.response.into_body()))),

@@ -1,22 +1,25 @@
 //! PostgreSQL: its connections, its limits, its clock, its wake-ups, and what its error codes mean.
 
+mod session;
 mod target;
+
+pub(crate) use session::Session;
 
 use super::{Dialect, FIELD, Trouble, TroubleKind, refused};
 use crate::sql::{
     SqlConfig,
     database::{Connections, Database},
+    pool::{Opener, Pool, Purpose},
 };
 use archestra_core::Result;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
-    TransactionTrait as _,
+    ConnectOptions, DatabaseConnection, DbErr, RuntimeErr,
     sqlx::{
         self, ConnectOptions as _, Connection as _, PgConnection,
         postgres::{PgConnectOptions, PgDatabaseError, PgListener},
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use target::Target;
 use tokio::{
     sync::Notify,
@@ -32,83 +35,29 @@ const CHANNEL: &str = "archestra_feed";
 /// behind a transaction pooler.
 pub(super) const LOCK_SCHEMA: &str = "SET LOCAL statement_timeout = '10min'; SET LOCAL lock_timeout = '10min'; SELECT pg_advisory_xact_lock(4715006917428338292)";
 
-/// The longest pause of a transaction between two statements. Whoever is cut off holds up all others for so long.
-const IDLE: Duration = Duration::from_secs(10);
 /// The pause between two attempts on a server that is just starting.
 const STARTING: Duration = Duration::from_millis(200);
 /// The pauses before listening again.
 const LISTEN_AGAIN: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
-/// What holds on every connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Session {
-    limits: Limits,
-    /// Whether each transaction must say so, since a pooler in between keeps connections from saying so themselves.
-    per_transaction: bool,
-}
-
-/// When the server gives up by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Limits {
-    statement: Duration,
-    lock: Duration,
-}
-
-impl Limits {
-    fn settings(self) -> [(&'static str, String); 4] {
-        let ms = |limit: Duration| limit.as_millis().max(1).to_string();
-        [
-            ("statement_timeout", ms(self.statement)),
-            ("lock_timeout", ms(self.lock)),
-            ("idle_in_transaction_session_timeout", ms(IDLE)),
-            // Each statement must see what was committed before it, as the checks of a commit do once it is their turn.
-            ("default_transaction_isolation", "read committed".to_owned()),
-        ]
-    }
-
-    fn local(self) -> String {
-        let mut text = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned();
-        for (name, value) in &self.settings()[..3] {
-            text.push_str(&format!("; SET LOCAL {name} = {value}"));
-        }
-        text
-    }
-}
-
-impl Session {
-    /// Begins a transaction.
-    pub(super) async fn begin(self, writer: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
-        let tx = writer.begin().await?;
-        if self.per_transaction {
-            tx.execute_unprepared(&self.limits.local()).await?;
-        }
-        Ok(tx)
-    }
-}
-
 /// Opens the database at the URL of `config`.
 pub(super) async fn open(config: &SqlConfig) -> Result<Database> {
     let target = Target::parse(config)?;
-    let limits = Limits { statement: config.deadline, lock: config.lock_timeout };
-    let mut session = Session { limits, per_transaction: false };
-    let mut options = target.options.clone().options(limits.settings());
-    if let Err(failure) = probe(&options, config.connect_timeout).await {
-        if !failure.is_of_a_pooler() {
-            return Err(target.refusal(failure));
-        }
-        session.per_transaction = true;
-        options = target.options.clone();
-        probe(&options, config.connect_timeout).await.map_err(|failure| target.refusal(failure))?;
-        tracing::info!(database = %target.name, "a pooler is in front of the database: limits are set by each transaction");
-    }
-    let connections = Connections {
-        reader: pool(config, &options, config.readers).await?,
-        writer: pool(config, &options, config.writers).await?,
-        watcher: pool(config, &options, 1).await?,
-        listener: Some(pool(config, &options, 1).await?),
+    let (session, options) = Session::find(&target, config).await?;
+    let dialect = Dialect::Postgres(session);
+    let pool = |purpose, connections| Pool::renewable(dialect, purpose, opener(config, &options, connections));
+    let opened = async {
+        Ok(Connections {
+            reader: pool(Purpose::Read, config.readers).await?,
+            writer: pool(Purpose::Write, config.writers).await?,
+            watcher: pool(Purpose::Read, 1).await?,
+            // Whoever listens must keep a connection to the server, which a pooler lends for a transaction.
+            listener: if session.is_pooled() { None } else { Some(pool(Purpose::Read, 1).await?) },
+        })
     };
-    Ok(Database::pooled(Dialect::Postgres(session), target.name, connections, config.deadline))
+    let connections = opened.await.map_err(refused)?;
+    Ok(Database::pooled(dialect, target.name, connections, config.deadline))
 }
 
 /// Why there is no connection.
@@ -134,15 +83,12 @@ impl Failure {
 }
 
 /// Connects once, since a pool would only say that there is no connection and not why.
-async fn probe(options: &PgConnectOptions, limit: Duration) -> std::result::Result<(), Failure> {
+async fn probe(options: &PgConnectOptions, limit: Duration) -> std::result::Result<PgConnection, Failure> {
     let give_up = Instant::now() + limit;
     loop {
         let left = give_up.saturating_duration_since(Instant::now());
         match timeout(left, PgConnection::connect_with(options)).await {
-            Ok(Ok(connection)) => {
-                drop(timeout(left, connection.close()).await);
-                return Ok(());
-            }
+            Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) if code(&error) == Some("57P03") && left > STARTING => sleep(STARTING).await,
             Ok(Err(error)) => return Err(Failure::Error(error)),
             Err(_) => return Err(Failure::Silent(limit)),
@@ -151,19 +97,22 @@ async fn probe(options: &PgConnectOptions, limit: Duration) -> std::result::Resu
 }
 
 /// Connections are made when they are needed, and made anew when the server was away.
-async fn pool(config: &SqlConfig, options: &PgConnectOptions, connections: u32) -> Result<DatabaseConnection> {
-    // What is written here never holds a secret: the driver prints it at its lowest log level.
-    let mut pool = ConnectOptions::new("postgres://localhost");
-    let options = options.clone().disable_statement_logging();
-    pool.min_connections(0)
-        .max_connections(connections)
-        .acquire_timeout(config.connect_timeout)
-        .connect_lazy(true)
-        .sqlx_logging(false)
-        .record_stmt_in_spans(false)
-        .test_before_acquire(true)
-        .map_sqlx_postgres_opts(move |_| options.clone());
-    sea_orm::Database::connect(pool).await.map_err(refused)
+fn opener(config: &SqlConfig, options: &PgConnectOptions, connections: u32) -> Opener {
+    let (acquire, options) = (config.connect_timeout, options.clone().disable_statement_logging());
+    Arc::new(move || {
+        // What is written here never holds a secret: the driver prints it at its lowest log level.
+        let mut pool = ConnectOptions::new("postgres://localhost");
+        let options = options.clone();
+        pool.min_connections(0)
+            .max_connections(connections)
+            .acquire_timeout(acquire)
+            .connect_lazy(true)
+            .sqlx_logging(false)
+            .record_stmt_in_spans(false)
+            .test_before_acquire(true)
+            .map_sqlx_postgres_opts(move |_| options.clone());
+        Box::pin(sea_orm::Database::connect(pool))
+    })
 }
 
 /// Listens, and again when the connection was lost. Each time it wakes, too, for what came unheard.

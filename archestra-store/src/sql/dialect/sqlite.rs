@@ -3,7 +3,9 @@
 use super::{Dialect, FIELD, REMEDY, Trouble, TroubleKind, refused};
 use crate::sql::{
     SqlConfig,
+    config::Access,
     database::{Connections, Database},
+    pool::{Pool, Purpose},
 };
 use archestra_core::{Error, Result};
 use sea_orm::{
@@ -79,9 +81,13 @@ pub(super) async fn open(config: &SqlConfig, rest: &str) -> Result<Database> {
         Location::File(path) => path,
         Location::Memory => {
             let memory = connect(config, &base.in_memory(true).shared_cache(false), 1).await?;
+            let memory = Pool::fixed(Dialect::Sqlite, Purpose::Write, memory);
             return Ok(Database::single(Dialect::Sqlite, config.shown_url(), memory, config.deadline));
         }
     };
+    if config.access == Access::ReadOnly {
+        return open_read_only(config, base.filename(&path), &path).await;
+    }
     prepare_file(&path)?;
     let options = base
         .filename(&path)
@@ -93,8 +99,34 @@ pub(super) async fn open(config: &SqlConfig, rest: &str) -> Result<Database> {
     let writer = connect(config, &options, 1).await?;
     let reader = connect(config, &options.clone().pragma("query_only", "ON"), config.readers).await?;
     let watcher = connect(config, &options.pragma("query_only", "ON"), 1).await?;
-    let connections = Connections { reader, writer, watcher, listener: None };
-    Ok(Database::pooled(Dialect::Sqlite, config.shown_url(), connections, config.deadline))
+    Ok(pooled(config, reader, writer, watcher))
+}
+
+/// Opens a file that is there, and leaves it as it is.
+async fn open_read_only(config: &SqlConfig, options: SqliteConnectOptions, path: &Path) -> Result<Database> {
+    if !path.is_file() {
+        let reason = format!("there is no file {}", path.display());
+        return Err(Error::invalid(FIELD, reason, "name the file of a database"));
+    }
+    let options = options.read_only(true).pragma("query_only", "ON").pragma("temp_store", "MEMORY");
+    let reader = connect(config, &options, config.readers).await?;
+    let watcher = connect(config, &options, 1).await?;
+    Ok(pooled(config, reader.clone(), reader, watcher))
+}
+
+fn pooled(
+    config: &SqlConfig,
+    reader: DatabaseConnection,
+    writer: DatabaseConnection,
+    watcher: DatabaseConnection,
+) -> Database {
+    let connections = Connections {
+        reader: Pool::fixed(Dialect::Sqlite, Purpose::Read, reader),
+        writer: Pool::fixed(Dialect::Sqlite, Purpose::Write, writer),
+        watcher: Pool::fixed(Dialect::Sqlite, Purpose::Read, watcher),
+        listener: None,
+    };
+    Database::pooled(Dialect::Sqlite, config.shown_url(), connections, config.deadline)
 }
 
 /// Where a database is.

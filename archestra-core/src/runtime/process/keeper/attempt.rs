@@ -1,17 +1,20 @@
 //! One attempt to run a workload, from its directories to the end of its last process.
 
-use super::{Failure, Keeper, Order, redact};
-use crate::runtime::{
-    Phase, WorkloadStatus, WorkloadTransport,
-    process::{
-        child::{Child, Input, Streams},
-        marker,
-        message::Exit,
-        plan::{Directories, Plan},
-        ports::{NoPort, TAKEN_HINT},
-        server::{Happening, HttpServer, NotReady, Reach, Server, StdioServer},
+use super::{Failure, Keeper, Order};
+use crate::{
+    runtime::{
+        Phase, WorkloadStatus, WorkloadTransport,
+        process::{
+            child::{Child, Input, Streams},
+            marker,
+            message::Exit,
+            plan::{Directories, Plan},
+            ports::{NoPort, TAKEN_HINT},
+            server::{Happening, HttpServer, NotReady, Reach, Server, StdioServer},
+        },
+        stdio::Mode,
     },
-    stdio::Mode,
+    secret::redact,
 };
 use chrono::Utc;
 use std::{

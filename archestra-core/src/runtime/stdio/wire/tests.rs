@@ -1,6 +1,9 @@
 //! Tests for the envelope reader and the splicer.
 
-use super::{ClientMessage, ServerLine, error_response, id_of_overlong, parse_client, parse_server_line, splice};
+use super::{
+    ClientMessage, INVALID_REQUEST, SERVER_ERROR, ServerLine, UNFINISHED, error_response, id_of_overlong,
+    is_unfinished, parse_client, parse_server_line, response, splice,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -151,4 +154,13 @@ fn lines_of_a_server_are_told_apart() {
 fn error_texts_are_escaped() {
     let answer: Value = serde_json::from_slice(&error_response(b"\"a\"", -32000, "a \"quote\"\n")).unwrap();
     assert_eq!(answer, json!({"jsonrpc": "2.0", "id": "a", "error": {"code": -32000, "message": "a \"quote\"\n"}}));
+}
+
+#[test]
+fn a_multiplexers_last_words_are_told_from_a_servers_errors() {
+    let unfinished = |code, text: &str| is_unfinished(&error_response(b"7", code, text));
+    assert!(unfinished(SERVER_ERROR, &format!("the server process ended {UNFINISHED}")));
+    assert!(!unfinished(SERVER_ERROR, "the disk is full"));
+    assert!(!unfinished(INVALID_REQUEST, &format!("no {UNFINISHED}")));
+    assert!(!is_unfinished(&response(b"7", &format!("{{\"text\":\"{UNFINISHED}\"}}"))));
 }

@@ -1,15 +1,16 @@
 //! Secrets taken out of texts: a server may print what it was given, and its words are shown to more people.
 
-use crate::secret::SecretValue;
+use super::SecretValue;
 
 const REDACTED: &str = "<redacted>";
 /// Shorter lines of a longer secret, such as a brace, are no secret, and without them no text could be read.
 const SHORTEST_LINE: usize = 4;
 
 /// The text without the secrets and without the single lines of those that have several: logs come in lines.
-pub(super) fn redact<'a>(mut text: String, secrets: impl Iterator<Item = &'a SecretValue>) -> String {
+#[must_use]
+pub fn redact<'a>(mut text: String, secrets: impl IntoIterator<Item = &'a SecretValue>) -> String {
     let mut hidden: Vec<&str> = Vec::new();
-    for secret in secrets.filter(|secret| !secret.is_blank()) {
+    for secret in secrets.into_iter().filter(|secret| !secret.is_blank()) {
         let whole = secret.expose();
         hidden.push(whole);
         hidden.push(whole.trim());
@@ -34,7 +35,7 @@ mod tests {
     #[test]
     fn whole_secrets_and_their_lines_are_hidden() {
         let secrets = [SecretValue::new("-----BEGIN-----\n  c2VjcmV0\n}\n"), SecretValue::new("hunter2")];
-        let hide = |text: &str| redact(text.to_owned(), secrets.iter());
+        let hide = |text: &str| redact(text.to_owned(), &secrets);
         assert_eq!(hide("with hunter2, {}"), "with <redacted>, {}");
         assert_eq!(hide("-----BEGIN----- ⏎   c2VjcmV0 ⏎ }"), "<redacted> ⏎   <redacted> ⏎ }");
         assert_eq!(hide("a -----BEGIN-----\n  c2VjcmV0\n} b"), "a <redacted> b");
@@ -43,6 +44,6 @@ mod tests {
     #[test]
     fn a_secret_that_is_part_of_another_does_not_uncover_it() {
         let secrets = [SecretValue::new("abcd"), SecretValue::new("abcdefgh")];
-        assert_eq!(redact("abcdefgh abcd".to_owned(), secrets.iter()), "<redacted> <redacted>");
+        assert_eq!(redact("abcdefgh abcd".to_owned(), &secrets), "<redacted> <redacted>");
     }
 }

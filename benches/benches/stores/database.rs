@@ -2,20 +2,22 @@
 
 use std::{path::PathBuf, process::Command};
 
-use crate::{Failure, process::Scratch};
+use tempfile::TempDir;
+
+use super::Failure;
 
 /// One database.
 #[derive(Debug)]
 pub(super) enum Database {
-    Sqlite { _folder: Scratch, url: String },
+    Sqlite { _folder: TempDir, url: String },
     Postgres { server: String, name: String, url: String },
 }
 
 impl Database {
     /// A file.
     pub(super) fn sqlite() -> Result<Self, Failure> {
-        let folder = Scratch::new("stores")?;
-        let file: PathBuf = folder.join("bench.db");
+        let folder = tempfile::tempdir()?;
+        let file: PathBuf = folder.path().join("bench.db");
         Ok(Self::Sqlite { url: format!("sqlite://{}", file.display()), _folder: folder })
     }
 

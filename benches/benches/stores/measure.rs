@@ -6,13 +6,13 @@ use archestra_core::{
     catalog::{CatalogStore, CatalogStoreExt as _, Entry, Kind, Query},
     feed::{ChangeSet, MAX_PAGE, PageRequest},
     secret::KeyRing,
+    tool::Tool,
 };
 use archestra_gateway::platform::Platform;
 use archestra_store::{SqlConfig, SqlSecrets, SqlStore};
 use tokio::time::Instant;
 
-use super::Figures;
-use crate::Failure;
+use super::{Failure, Figures};
 
 /// Nothing here may take longer.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -53,6 +53,16 @@ pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure>
         commits.push(ms(committed - begun));
         followed.push(ms(committed.elapsed()));
     }
+    let tools = store.list_page::<Tool>(Query::all(Kind::Tool), PageRequest { limit: 1000, cursor: None }).await?;
+    let changes = tools.items.into_iter().fold(ChangeSet::new(), |changes, tool| {
+        let expect = tool.expect();
+        changes.put(tool.value, expect)
+    });
+    let begun = Instant::now();
+    let revision = store.commit(changes).await?;
+    let committed = Instant::now();
+    platform.synced(Some(revision), LIMIT).await?;
+    let thousand_ms = [ms(committed - begun), ms(committed.elapsed())];
     platform.shutdown().await;
 
     let begun = Instant::now();
@@ -85,6 +95,7 @@ pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure>
         read_all_ms,
         commit_ms: spread(commits),
         followed_ms: spread(followed),
+        thousand_ms,
         pages: read,
     })
 }

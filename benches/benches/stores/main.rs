@@ -15,8 +15,10 @@ use std::{
 use archestra_store::{SqlConfig, SqlStore};
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
 use database::Database;
+
+/// Why a measurement stopped: a text for the person who runs it.
+type Failure = Box<dyn Error + Send + Sync>;
 
 const HELP: &str = "\
 What a catalog of 10,000 entries, 100,000 tools and 50,000 installations costs, on SQLite and, if
@@ -54,15 +56,30 @@ struct Figures {
     read_all_ms: f64,
     commit_ms: [f64; 2],
     followed_ms: [f64; 2],
+    /// A commit of a thousand records, and until calls follow it.
+    thousand_ms: [f64; 2],
     pages: Vec<(String, [f64; 2])>,
 }
 
+#[expect(clippy::print_stderr, reason = "a program tells the person who runs it what went wrong")]
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    // `cargo test --all-targets` starts bench targets without any argument, `cargo bench` always passes `--bench`.
+    if arguments.is_empty() {
+        eprintln!("stores: nothing measured; start it with `cargo bench -p archestra-benches --bench stores`");
+        return ExitCode::SUCCESS;
+    }
+    match stores(&arguments) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("stores: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Measures what `arguments` (without the program's name) ask for and prints a table.
-///
-/// # Errors
-///
-/// A flag that does not parse, or a database that does not do what it should.
-pub fn stores(arguments: &[String]) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+fn stores(arguments: &[String]) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut given = arguments.iter().map(String::as_str).filter(|argument| *argument != "--bench");
     let mut options = Options { size: WHOLE, changes: 50, require_postgres: false };
@@ -121,6 +138,8 @@ fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Result<ExitCode,
         row("memory of the snapshot", [figures.snapshot_mib; 2], "MiB");
         row("commit of one changed entry", figures.commit_ms, "ms");
         row("from that commit until calls follow it", figures.followed_ms, "ms");
+        row("commit of 1000 changed tools", [figures.thousand_ms[0]; 2], "ms");
+        row("from that commit until calls follow it", [figures.thousand_ms[1]; 2], "ms");
         for (page, times) in figures.pages {
             row(&page, times, "ms");
         }

@@ -1,0 +1,80 @@
+//! Commits that wait together are taken in together, and their records are read at once.
+
+use super::{Feed, READS, read};
+use archestra_core::{
+    Error, ErrorKind, Result,
+    catalog::{CatalogStore, RecordKey},
+    feed::{ChangeSet, FeedEvent, StoreRevision},
+    testing::{Faulty, MemoryCatalog, fixtures},
+};
+use futures::{StreamExt as _, stream};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+fn key() -> RecordKey {
+    fixtures::remote_entry("any").id.into()
+}
+
+fn changed(revision: u64, keys: &[RecordKey]) -> Result<FeedEvent<RecordKey>> {
+    Ok(FeedEvent::Changed { revision: StoreRevision(revision), keys: keys.to_vec() })
+}
+
+fn confirmed(revision: u64) -> Result<FeedEvent<RecordKey>> {
+    Ok(FeedEvent::Confirmed { revision: StoreRevision(revision) })
+}
+
+async fn next(feed: &mut Feed) -> (u64, Vec<RecordKey>) {
+    match feed.next().await.unwrap().1.unwrap() {
+        FeedEvent::Changed { revision, keys } => (revision.0, keys),
+        event => (event.revision().0, Vec::new()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_are_read_at_once_and_kept_in_order() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryCatalog::new())));
+    let entries: Vec<_> = (0..10 * READS).map(|n| fixtures::remote_entry(&format!("entry {n}"))).collect();
+    store.commit(entries.iter().skip(1).cloned().fold(ChangeSet::new(), ChangeSet::create)).await.unwrap();
+    store.faults().delay(Duration::from_millis(100));
+    let catalog: Arc<dyn CatalogStore> = Arc::<Faulty<MemoryCatalog>>::clone(&store);
+    let keys: Vec<RecordKey> = entries.iter().map(|entry| entry.id.into()).collect();
+    let begun = Instant::now();
+    let found = read(&catalog, keys.clone()).await.unwrap();
+    assert!(begun.elapsed() <= Duration::from_millis(1100), "{:?}", begun.elapsed());
+    assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
+    assert!(found[0].1.is_none() && found[1..].iter().all(|(_, record)| record.is_some()));
+    store.faults().fail_next(1);
+    assert_eq!(read(&catalog, keys).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn commits_that_wait_together_are_one_and_what_is_behind_them_stays_behind() {
+    let (a, b, c) = (key(), key(), key());
+    let trouble = || Err(Error::Unavailable { backend: "database", reason: "away".to_owned(), source: None });
+    let events = [
+        confirmed(1),
+        changed(2, &[a, b]),
+        changed(3, &[b]),
+        changed(4, &[c, a]),
+        confirmed(4),
+        changed(5, &[a]),
+        trouble(),
+        changed(6, &[b]),
+    ];
+    let mut feed = Feed::new(stream::iter(events).boxed());
+    assert_eq!(next(&mut feed).await, (1, vec![]));
+    assert_eq!(next(&mut feed).await, (4, vec![a, b, c]));
+    assert_eq!(next(&mut feed).await, (4, vec![]));
+    assert_eq!(next(&mut feed).await, (5, vec![a]));
+    assert!(feed.next().await.unwrap().1.is_err());
+    assert_eq!(next(&mut feed).await, (6, vec![b]));
+    assert!(feed.next().await.is_none(), "the end is told once the last commit was");
+    assert!(feed.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_does_not_wait_for_the_next_one() {
+    let a = key();
+    let mut feed = Feed::new(stream::iter([changed(1, &[a])]).chain(stream::pending()).boxed());
+    assert_eq!(next(&mut feed).await, (1, vec![a]));
+}

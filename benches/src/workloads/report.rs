@@ -1,0 +1,86 @@
+//! The tables of a run, and the ratios the project is held to.
+
+use std::{fs, thread::available_parallelism};
+
+use super::{Options, Row, Samples, Server, Way};
+use crate::stats::Sample;
+
+const HEAD: &str = "\
+| row | calls/s | p50 µs | p99 µs | machine µs/call | callers µs/call | calls/s ÷ pipe |
+|---|--:|--:|--:|--:|--:|--:|
+";
+const NOTES: &str = "\
+`pipe` is the process alone, driven by one writer and reader; `multiplexer` is the process behind the multiplexer in the \
+callers' own process. `machine` is the CPU time of everything on this machine (for `pipe` of the server alone), `callers` \
+that of the callers and their half of the way. Medians over the rounds.
+";
+
+/// Nothing that was delayed by an acknowledgement, which takes 40 ms, is within it.
+const NO_TAIL_US: f64 = 20_000.0;
+
+const MET: &str = "met";
+const MISSED: &str = "**missed**";
+
+/// The report a person reads.
+pub(super) fn markdown(options: &Options, samples: &Samples, missing: Option<&str>) -> String {
+    let median = |callers: usize, row: Row| Sample::median_of(samples.get(&(callers, row))?);
+    let of_pipe = |callers: usize, row: Row| {
+        let pipe = median(callers, Row { way: Way::Pipe, ..row })?;
+        Some(median(callers, row)?.calls_per_second / pipe.calls_per_second)
+    };
+    let mut text = format!("# Ways to a stdio server on Kubernetes\n\n{}\n", environment(options));
+    if let Some(missing) = missing {
+        text.push_str(&format!("\n**{missing}**\n"));
+    }
+    for &callers in &options.callers {
+        text.push_str(&format!("\n## {callers} concurrent\n\n{HEAD}"));
+        for row in Row::all() {
+            let Some(Sample { calls_per_second, p50_us, p99_us, cpu_us, client_us }) = median(callers, row) else {
+                continue;
+            };
+            let ratio = of_pipe(callers, row).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+            text.push_str(&format!(
+                "| {row} | {calls_per_second:.0} | {p50_us:.1} | {p99_us:.1} | {cpu_us:.1} | {client_us:.1} | {ratio} |\n"
+            ));
+        }
+    }
+    text.push_str(&format!("\n{NOTES}"));
+    let small = |way| Row { server: Server::Small, way };
+    let verdicts = [
+        at_most("bridge, 1 caller: p50, µs", median(1, small(Way::Bridge)).map(|sample| sample.p50_us), 500.0),
+        at_most("bridge, 1 caller: p99, µs", median(1, small(Way::Bridge)).map(|sample| sample.p99_us), NO_TAIL_US),
+        at_most("attach, 1 caller: p99, µs", median(1, small(Way::Attach)).map(|sample| sample.p99_us), NO_TAIL_US),
+        at_least("bridge, 32 callers: calls/s ÷ pipe", of_pipe(32, small(Way::Bridge)), 0.8),
+        at_least("attach, 32 callers: calls/s ÷ pipe", of_pipe(32, small(Way::Attach)), 0.5),
+    ];
+    let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
+    if !verdicts.is_empty() {
+        text.push_str("\n## Wanted\n\n| what | figure | wanted | |\n|---|--:|--:|---|\n");
+        text.extend(verdicts);
+    }
+    text
+}
+
+fn at_least(what: &str, figure: Option<f64>, bound: f64) -> Option<String> {
+    let figure = figure?;
+    let word = if figure >= bound { MET } else { MISSED };
+    Some(format!("| {what} | {figure:.2} | ≥ {bound} | {word} |\n"))
+}
+
+fn at_most(what: &str, figure: Option<f64>, bound: f64) -> Option<String> {
+    let figure = figure?;
+    let word = if figure <= bound { MET } else { MISSED };
+    Some(format!("| {what} | {figure:.2} | ≤ {bound} | {word} |\n"))
+}
+
+fn environment(options: &Options) -> String {
+    let cores = available_parallelism().map_or(0, usize::from);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("unknown");
+    format!(
+        "{cores} cores, load average {load} at the end, {} s per figure, {} round(s); the small server works {} µs per call.",
+        options.window.measured.as_secs(),
+        options.rounds,
+        options.work
+    )
+}
