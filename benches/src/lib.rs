@@ -20,8 +20,10 @@ mod report;
 mod stats;
 mod target;
 mod upstream;
+#[cfg(feature = "workloads")]
 mod workloads;
 
+#[cfg(feature = "workloads")]
 pub use workloads::workloads;
 
 use std::{error::Error, path::PathBuf, process::ExitCode};

@@ -30,7 +30,7 @@ same process on a pipe of this machine, alone and behind the multiplexer, and th
 streamable-http in the cluster.
 
   ARCHESTRA_IMAGE_TOOL=... .ci/k8s-images        the images, localhost/archestra-{bridge,bench,everything}:test
-  ARCHESTRA_TEST_KUBECONFIG=... cargo bench -p archestra-benches --bench workloads -- [FLAGS]
+  ARCHESTRA_TEST_KUBECONFIG=... cargo bench -p archestra-benches --features workloads --bench workloads -- [FLAGS]
 
   --seconds N            length of each measurement (5)
   --quick                one second each, half a second of warm-up
