@@ -9,7 +9,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo test --all-targets` starts bench targets without any argument, `cargo bench` always passes `--bench`.
     if arguments.is_empty() {
-        eprintln!("workloads: nothing measured; start it with `cargo bench -p archestra-benches --features workloads --bench workloads`");
+        eprintln!(
+            "workloads: nothing measured; start it with `cargo bench -p archestra-benches --features workloads --bench workloads`"
+        );
         return ExitCode::SUCCESS;
     }
     let programs = Programs {
