@@ -22,7 +22,6 @@ use futures::stream::BoxStream;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::Client;
 use std::{
-    cmp::Reverse,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -51,7 +50,7 @@ pub(crate) struct Observer {
 pub(crate) struct Place {
     /// Its Deployment.
     pub(crate) deployment: Arc<Deployment>,
-    /// Its pods that are there to serve: the ready ones first, and the newest first among them.
+    /// Its pods that are there to serve: the ready ones first, among them those of what is desired now, then the newest.
     pub(crate) pods: Vec<Arc<Pod>>,
 }
 
@@ -105,10 +104,7 @@ impl Observer {
     pub(crate) fn place(&self, id: &WorkloadId) -> Option<Place> {
         let store = self.lock();
         let deployment = Arc::clone(store.deployment(id)?);
-        let mut pods: Vec<_> = store.pods(id).filter(|pod| view::is_live(pod)).map(Arc::clone).collect();
-        drop(store);
-        pods.sort_by_key(|pod| (!view::is_ready(pod), Reverse(view::created(&pod.metadata))));
-        Some(Place { deployment, pods })
+        Some(Place { pods: store.serving(id), deployment })
     }
 
     /// All pods of a workload, those that end or have ended included; the oldest first.

@@ -1,6 +1,6 @@
 //! Removes everything that was made for a workload.
 
-use crate::{areas::Area, cluster::Cluster, names};
+use crate::{areas::Area, cluster::Cluster, names, turns::Turns};
 use archestra_core::{Error, Result, runtime::WorkloadId};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -9,22 +9,44 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
 };
 use kube::api::ListParams;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long what a watch tells of pods is relied on before the API server is asked.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Ends the workload in this namespace and deletes all that was made for it. What is gone already is fine.
-pub(crate) async fn everything(cluster: &Cluster, area: &Area, id: &WorkloadId) -> Result<()> {
+///
+/// Whatever still runs stays locked in: the NetworkPolicy goes after the pods, with [`last_pod`] where those take their time.
+pub(crate) async fn everything(cluster: &Cluster, area: &Area, id: &WorkloadId) -> Result<Pods> {
     objects(cluster, &area.namespace, id).await?;
     area.observer.note_removed(id);
     area.reach.forget(id);
-    if pods_gone(cluster, area, id).await? == Pods::Gone {
-        // Not before: whatever still runs stays locked in.
+    let pods = pods_gone(cluster, area, id).await?;
+    if pods == Pods::Gone {
         network_policy(cluster, &area.namespace, id).await?;
     }
-    Ok(())
+    Ok(pods)
+}
+
+/// Removes the NetworkPolicy of a removed workload when the watch sees its last pod go. What fails is collected later.
+pub(crate) async fn last_pod(cluster: Cluster, area: Arc<Area>, turns: Arc<Turns>, id: WorkloadId) {
+    let mut changed = area.observer.changed();
+    while !area.observer.pods(&id).is_empty() {
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+    let _turn = turns.take(&id).await;
+    let removed = async {
+        let found =
+            cluster.find::<Deployment>("looking for a Deployment", &area.namespace, &names::object(&id)).await?;
+        // It may have been applied again.
+        if found.is_none() { network_policy(&cluster, &area.namespace, &id).await } else { Ok(()) }
+    };
+    if let Err(error) = removed.await {
+        tracing::debug!(workload = %id, %error, "the NetworkPolicy of a removed workload is collected later");
+    }
 }
 
 /// Deletes what a refused apply had made, of which nothing has run.
@@ -40,9 +62,9 @@ async fn network_policy(cluster: &Cluster, namespace: &str, id: &WorkloadId) -> 
 
 /// What became of the pods of a removed workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pods {
+pub(crate) enum Pods {
     Gone,
-    /// They were told to end, and take their time. Their NetworkPolicy is collected after them.
+    /// They were told to end, and take their time.
     Ending,
 }
 

@@ -8,7 +8,8 @@ use crate::{
     config::KubernetesConfig,
     gc, logs, manifest, overrides,
     platform::Platform,
-    pull_secrets, remove,
+    pull_secrets,
+    remove::{self, Pods},
     requests::Requests,
     restart, scheduling,
     turns::Turns,
@@ -92,6 +93,17 @@ impl KubernetesRuntime {
 
     async fn area(&self, id: &WorkloadId) -> Result<Arc<Area>> {
         self.areas.of(id).await?.ok_or_else(|| Error::not_found("workload", id))
+    }
+
+    fn remove_after_its_pods(&self, area: Arc<Area>, id: &WorkloadId) {
+        let (cluster, turns, stop) = (self.cluster.clone(), Arc::clone(&self.turns), self.stop.clone());
+        let last_pod = remove::last_pod(cluster, area, turns, id.clone());
+        drop(self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = last_pod => {}
+            }
+        }));
     }
 
     /// The namespace that the workload was put into, or the one for new ones.
@@ -195,7 +207,8 @@ impl Runtime for KubernetesRuntime {
         let mut outcome = Ok(());
         for area in self.areas.all() {
             match remove::everything(&self.cluster, &area, id).await {
-                Ok(()) => {}
+                Ok(Pods::Gone) => {}
+                Ok(Pods::Ending) => self.remove_after_its_pods(area, id),
                 // A namespace that was left behind, and in which it is not known to be.
                 Err(error @ Error::PermissionDenied { .. })
                     if !self.areas.is_home(&area.namespace) && area.observer.summary(id).is_none() =>

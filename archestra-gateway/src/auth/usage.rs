@@ -7,7 +7,13 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
+use tokio::time::Instant;
+
+/// How many sessions one caller may end, or calls of other replicas take back, within this time: each is told to all replicas.
+const TELLS: u32 = 600;
+const TELLS_WITHIN: Duration = Duration::from_secs(60);
 
 /// From how many callers on those that use nothing any more are looked for.
 const SWEEP: usize = 1024;
@@ -26,6 +32,8 @@ pub(crate) struct Bounds {
 pub(crate) struct Usage {
     calls: Lane,
     streams: Lane,
+    /// What it had the other replicas told, and since when that is counted.
+    tells: Mutex<(Instant, u32)>,
 }
 
 #[derive(Debug)]
@@ -51,7 +59,24 @@ pub(crate) struct Place {
 impl Usage {
     fn new(bounds: Bounds) -> Self {
         let lane = |bound| Lane { used: AtomicUsize::new(0), bound: if bound == 0 { usize::MAX } else { bound } };
-        Self { calls: lane(bounds.calls), streams: lane(bounds.streams) }
+        Self { calls: lane(bounds.calls), streams: lane(bounds.streams), tells: Mutex::new((Instant::now(), 0)) }
+    }
+
+    /// Whether the caller may have the other replicas told something more; counted if so.
+    ///
+    /// # Errors
+    /// For how long not.
+    pub(crate) fn tell(&self) -> Result<(), Duration> {
+        let mut tells = self.tells.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = &mut *tells;
+        if since.elapsed() >= TELLS_WITHIN {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        if *count >= TELLS {
+            return Err(TELLS_WITHIN.saturating_sub(since.elapsed()));
+        }
+        *count += 1;
+        Ok(())
     }
 
     /// Counts one more call.
@@ -156,6 +181,15 @@ mod tests {
         let usage = Arc::new(Usage::new(Bounds::default()));
         let places: Vec<_> = (0..1000).map(|_| usage.call().unwrap()).collect();
         drop(places);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_replicas_are_told_so_much_within_a_minute() {
+        let usage = Usage::new(Bounds::default());
+        assert!((0..TELLS).all(|_| usage.tell().is_ok()));
+        let wait = usage.tell().unwrap_err();
+        tokio::time::advance(wait).await;
+        usage.tell().unwrap();
     }
 
     #[test]

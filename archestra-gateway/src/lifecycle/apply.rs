@@ -137,6 +137,18 @@ impl Lifecycle {
         Ok(Some(number))
     }
 
+    /// As [`apply_newest`](Self::apply_newest), unless `applied` still is the newest one.
+    pub(super) async fn apply_unless(
+        &self,
+        workload: &WorkloadId,
+        applied: Option<RevisionNumber>,
+    ) -> Result<Option<RevisionNumber>> {
+        if applied.is_some() && self.history(workload).await?.pop().map(|newest| newest.value.number) == applied {
+            return Ok(applied);
+        }
+        self.apply_newest(workload).await
+    }
+
     /// Removes a workload from the runtime. What fails here the reconciler does later, for nobody wants it any more.
     pub(super) async fn end_workload(&self, workload: &WorkloadId) {
         let Some(runtime) = self.runtime() else { return };
@@ -147,6 +159,7 @@ impl Lifecycle {
 
     pub(super) async fn remove_workload(&self, runtime: &dyn Runtime, workload: &WorkloadId) -> Result<()> {
         self.inner.jobs.note_refusal(workload, None);
+        let _ending = self.inner.jobs.begin_ending(workload);
         self.within("removing a workload", runtime.remove(workload)).await
     }
 

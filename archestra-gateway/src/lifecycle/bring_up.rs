@@ -46,6 +46,14 @@ impl Lifecycle {
         }
     }
 
+    /// As [`bring_up`](Self::bring_up), where the runtime has this revision already.
+    pub(super) fn bring_up_applied(&self, id: InstallationId, applied: RevisionNumber) {
+        if let Some(mut claim) = self.inner.jobs.claim(id) {
+            claim.note_applied(applied);
+            self.bring_up_claimed(id, claim);
+        }
+    }
+
     /// As [`bring_up`](Self::bring_up), by whoever has the claim already.
     pub(super) fn bring_up_claimed(&self, id: InstallationId, claim: Claim) {
         let this = self.clone();
@@ -54,10 +62,11 @@ impl Lifecycle {
 
     async fn work(&self, id: InstallationId, claim: Claim) {
         let mut claim = Some(claim);
-        while let Some(held) = claim {
+        while let Some(mut held) = claim {
+            let applied = held.take_applied();
             tokio::select! {
                 () = self.inner.stop.cancelled() => return,
-                () = self.round(id) => {}
+                () = self.round(id, applied) => {}
             }
             claim = held.finish();
         }
@@ -105,8 +114,8 @@ impl Lifecycle {
         self.discover_round(id, &entry).await
     }
 
-    async fn round(&self, id: InstallationId) {
-        let outcome = match self.try_round(id).await {
+    async fn round(&self, id: InstallationId, applied: Option<RevisionNumber>) {
+        let outcome = match self.try_round(id, applied).await {
             Ok(Round::Failed(failure)) => self.fail(id, failure).await,
             Ok(Round::Later(error)) | Err(error) => {
                 tracing::warn!(installation = %id, %error, "an installation could not be brought up; it is tried again");
@@ -119,7 +128,7 @@ impl Lifecycle {
         }
     }
 
-    async fn try_round(&self, id: InstallationId) -> Result<Round> {
+    async fn try_round(&self, id: InstallationId, applied: Option<RevisionNumber>) -> Result<Round> {
         let installation = match self.installation(id).await {
             Ok(installation) => installation.value,
             Err(Error::NotFound { .. }) => return Ok(Round::Gone),
@@ -131,7 +140,7 @@ impl Lifecycle {
                 // Another replica may have one; the status says what is missing here.
                 return Ok(Round::Gone);
             }
-            let number = match self.apply_newest(workload).await {
+            let number = match self.apply_unless(workload, applied).await {
                 Ok(Some(number)) => number,
                 Ok(None) => return Ok(Round::Gone),
                 Err(error) if error.is_retryable() => return Ok(Round::Later(error)),

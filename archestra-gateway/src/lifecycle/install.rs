@@ -67,7 +67,7 @@ impl Lifecycle {
         let values = self.prepare_install(&entry.value, &request).await?;
         let id = InstallationId::new();
         // Nobody else touches the installation until its runtime has accepted it.
-        let claim = self
+        let mut claim = self
             .inner
             .jobs
             .claim(id)
@@ -76,7 +76,7 @@ impl Lifecycle {
         let installation = draft(&entry.value, id, request, values, secrets.clone());
         let outcome = match &installation.workload {
             None => self.install_remote(&entry.value, installation).await,
-            Some(workload) => self.install_hosted(&entry.value, workload, &installation).await,
+            Some(workload) => self.install_hosted(&entry.value, workload, &installation, &mut claim).await,
         };
         match outcome {
             Err(error) => {
@@ -115,13 +115,14 @@ impl Lifecycle {
         entry: &Entry,
         workload: &WorkloadId,
         installation: &Installation,
+        claim: &mut Claim,
     ) -> Result<Versioned<Installation>> {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let mut changes = CatalogChanges::new().create(installation.clone());
             self.push_revision(&mut changes, entry, installation, "install", Renew::IfChanged).await?;
             match self.commit(changes).await {
-                Ok(_) => return self.accept(entry, workload, installation).await,
+                Ok(_) => return self.accept(entry, workload, installation, claim).await,
                 Err(error) if raced(&error) => {
                     last = Some(self.explain_race(entry.id, installation.owner, error).await?)
                 }
@@ -137,10 +138,16 @@ impl Lifecycle {
         entry: &Entry,
         workload: &WorkloadId,
         installation: &Installation,
+        claim: &mut Claim,
     ) -> Result<Versioned<Installation>> {
         let installed = Versioned { version: Version(1), value: installation.clone() };
         match self.apply_newest(workload).await {
-            Ok(_) => Ok(installed),
+            Ok(applied) => {
+                if let Some(number) = applied {
+                    claim.note_applied(number);
+                }
+                Ok(installed)
+            }
             Err(error) if error.is_retryable() => {
                 tracing::warn!(entry = %entry.spec.name, %workload, %error, "the runtime does not answer; the workload is applied later");
                 Ok(installed)

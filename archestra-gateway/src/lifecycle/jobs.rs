@@ -1,6 +1,9 @@
 //! Which installations are being worked on in this process, so that no two tasks do the same and no request is lost.
 
-use archestra_core::{id::InstallationId, runtime::WorkloadId};
+use archestra_core::{
+    id::InstallationId,
+    runtime::{RevisionNumber, WorkloadId},
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,11 +16,19 @@ enum Asked {
     Again,
 }
 
-/// The installations that have an owner task, and what the runtime refused last.
+/// The installations that have an owner task, what the runtime refused last, and what it is removing.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     running: Mutex<HashMap<InstallationId, Asked>>,
     refused: Mutex<HashMap<WorkloadId, String>>,
+    ending: Mutex<HashMap<WorkloadId, usize>>,
+}
+
+/// A removal that is under way.
+#[derive(Debug)]
+pub(super) struct Ending<'a> {
+    jobs: &'a Jobs,
+    workload: &'a WorkloadId,
 }
 
 /// The right to work on one installation; given back when dropped.
@@ -26,6 +37,7 @@ pub(super) struct Claim {
     jobs: Arc<Jobs>,
     id: InstallationId,
     held: bool,
+    applied: Option<RevisionNumber>,
 }
 
 impl Jobs {
@@ -37,7 +49,7 @@ impl Jobs {
             return None;
         }
         running.insert(id, Asked::Once);
-        Some(Claim { jobs: Arc::clone(self), id, held: true })
+        Some(Claim { jobs: Arc::clone(self), id, held: true, applied: None })
     }
 
     /// Whether somebody works on `id`.
@@ -63,6 +75,21 @@ impl Jobs {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).get(workload).cloned()
     }
 
+    /// Notes that a workload is being removed, until what is returned is dropped.
+    pub(super) fn begin_ending<'a>(&'a self, workload: &'a WorkloadId) -> Ending<'a> {
+        *self.ending().entry(workload.clone()).or_default() += 1;
+        Ending { jobs: self, workload }
+    }
+
+    /// Whether a workload is being removed.
+    pub(super) fn is_ending(&self, workload: &WorkloadId) -> bool {
+        self.ending().contains_key(workload)
+    }
+
+    fn ending(&self) -> MutexGuard<'_, HashMap<WorkloadId, usize>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<InstallationId, Asked>> {
         // Nothing that runs under this lock can panic halfway through a change.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -70,6 +97,16 @@ impl Jobs {
 }
 
 impl Claim {
+    /// Notes that the runtime has this revision already, so that the work need not begin with applying it.
+    pub(super) fn note_applied(&mut self, number: RevisionNumber) {
+        self.applied = Some(number);
+    }
+
+    /// The revision that the runtime has already; said once, since what comes later may find it changed.
+    pub(super) fn take_applied(&mut self) -> Option<RevisionNumber> {
+        self.applied.take()
+    }
+
     /// Ends the work, unless somebody asked for it again meanwhile: then the claim comes back.
     pub(super) fn finish(mut self) -> Option<Self> {
         let mut running = self.jobs.lock();
@@ -93,9 +130,31 @@ impl Drop for Claim {
     }
 }
 
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut ending = self.jobs.ending();
+        if let Some(count) = ending.get_mut(self.workload) {
+            *count -= 1;
+            if *count == 0 {
+                ending.remove(self.workload);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_removed_twice_is_ending_until_both_are_done() {
+        let (jobs, workload) = (Jobs::default(), WorkloadId::of_installation(InstallationId::new()));
+        let (first, second) = (jobs.begin_ending(&workload), jobs.begin_ending(&workload));
+        drop(first);
+        assert!(jobs.is_ending(&workload));
+        drop(second);
+        assert!(!jobs.is_ending(&workload));
+    }
 
     #[test]
     fn a_request_during_the_work_is_not_lost() {

@@ -286,8 +286,8 @@ impl Lifecycle {
     }
 
     async fn remove_unwanted(&self, observed: &[WorkloadSummary], memory: &Memory) {
-        let unwanted: Vec<WorkloadId> =
-            observed.iter().map(|one| one.id.clone()).filter(|id| !memory.users.contains_key(id)).collect();
+        let unwanted = observed.iter().map(|one| &one.id).filter(|id| !memory.users.contains_key(*id));
+        let unwanted: Vec<WorkloadId> = unwanted.filter(|id| !self.inner.jobs.is_ending(id)).cloned().collect();
         let remove = |workload: WorkloadId| async move {
             tracing::info!(%workload, "a workload that nobody wants is removed");
             self.end_workload(&workload).await;

@@ -128,16 +128,22 @@ impl Lifecycle {
         self.push_revision(&mut changes, entry, &made_by, "reinstall", renew).await?;
         let ended = self.push_left(&mut changes, &stored.value, &next).await?;
         self.commit(changes).await?;
-        match self.apply_newest(&workload).await {
+        let applied = match self.apply_newest(&workload).await {
             Err(error) if !error.is_retryable() && ended.is_none() => {
                 self.take_back(stored, &workload, before.last().map(|newest| newest.value.number)).await;
                 return Err(error);
             }
-            Err(error) => tracing::warn!(%workload, %error, "a reinstalled workload is applied later"),
-            Ok(_) => {}
-        }
+            Err(error) => {
+                tracing::warn!(%workload, %error, "a reinstalled workload is applied later");
+                None
+            }
+            Ok(applied) => applied,
+        };
         self.end_left(ended).await;
-        self.bring_up(next.id);
+        match applied {
+            Some(number) => self.bring_up_applied(next.id, number),
+            None => self.bring_up(next.id),
+        }
         self.discard_former(entry, &next, before.last()).await;
         Ok(Versioned { version: Version(stored.version.0 + 1), value: next })
     }

@@ -37,7 +37,7 @@ use crate::{
 use answer::{Reply, empty, json, rpc_error};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 /// A request that was let in, and what it goes through.
 #[derive(Debug, Clone)]
@@ -124,9 +124,7 @@ impl Front {
     async fn enter(&self, place: &str, headers: &HeaderMap) -> Result<Authenticated, Reply> {
         self.shared.authenticator.authenticate(headers).await.map_err(|error| {
             if error == AuthError::Unavailable {
-                let mut reply = answer::problem(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
-                reply.headers_mut().insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
-                return reply;
+                return answer::later(StatusCode::SERVICE_UNAVAILABLE, &error.to_string(), Duration::from_secs(1));
             }
             let metadata = self.shared.resource_metadata_url(place);
             let status = if error == AuthError::Malformed { StatusCode::BAD_REQUEST } else { StatusCode::UNAUTHORIZED };

@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 
 /// Stands for the port in arguments and plain values.
 const PORT_PLACEHOLDER: &str = "${archestra.http_port}";
-/// How long a server may take to end.
+/// How long a server may take to end, by itself and behind a bridge, which first lets the calls under way finish.
 const GRACE_SECONDS: u32 = 10;
+const BRIDGE_GRACE_SECONDS: u32 = 30;
 
 /// The Deployment, with what depends on the wiring.
 pub(super) fn generated(cx: &Context<'_>, wiring: Wiring) -> Value {
@@ -22,7 +23,10 @@ pub(super) fn generated(cx: &Context<'_>, wiring: Wiring) -> Value {
     let mut pod = json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": match wiring {
+            Wiring::Bridge => BRIDGE_GRACE_SECONDS,
+            Wiring::Http | Wiring::Attach => GRACE_SECONDS,
+        },
         "securityContext": pod_security(cx.user()),
         "containers": [container(cx, wiring)],
     });

@@ -15,6 +15,10 @@ use std::collections::BTreeMap;
 
 /// Secret files are for the owner; `fsGroup` adds its group.
 const FILE_MODE: u32 = 0o400;
+/// What Kubernetes grants a pod that says nothing about its grace period.
+const KUBERNETES_GRACE_SECONDS: u64 = 30;
+/// What the bridge needs of it to end its server, after calls under way had theirs.
+const BRIDGE_END_SECONDS: u64 = 10;
 
 type Object = Map<String, Value>;
 
@@ -84,6 +88,7 @@ fn join(into: &mut Value, from: Object) {
 
 fn wire_pod(pod: &mut Object, cx: &Context<'_>, wiring: Wiring) {
     let volumes = wire_volumes(pod, cx, wiring);
+    let grace = pod.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(KUBERNETES_GRACE_SECONDS);
     for key in ["initContainers", "containers"] {
         for container in list(pod, key).iter_mut().filter_map(Value::as_object_mut) {
             lock_down(container);
@@ -95,7 +100,7 @@ fn wire_pod(pod: &mut Object, cx: &Context<'_>, wiring: Wiring) {
     }
     let mut resources = Value::Null;
     if let Some(main) = main(pod) {
-        wire_container(main, cx, wiring, volumes);
+        wire_container(main, cx, wiring, volumes, grace);
         resources = main.get("resources").cloned().unwrap_or_default();
     }
     let init = list(pod, "initContainers");
@@ -185,7 +190,7 @@ fn wire_volumes(pod: &mut Object, cx: &Context<'_>, wiring: Wiring) -> Vec<Value
     mounts
 }
 
-fn wire_container(container: &mut Object, cx: &Context<'_>, wiring: Wiring, mounts: Vec<Value>) {
+fn wire_container(container: &mut Object, cx: &Context<'_>, wiring: Wiring, mounts: Vec<Value>, grace: u64) {
     let kept = list(container, "volumeMounts");
     kept.retain(|mount| !names::VOLUMES.iter().any(|name| mount["name"] == *name));
     for mount in mounts {
@@ -200,7 +205,7 @@ fn wire_container(container: &mut Object, cx: &Context<'_>, wiring: Wiring, moun
     wire_environment(container, cx);
     match wiring {
         Wiring::Bridge => {
-            wrap(container, cx);
+            wrap(container, cx, grace);
             put_ports(container, &[(MCP_PORT, BRIDGE_PORT), (HEALTH_PORT, BRIDGE_HEALTH_PORT)]);
             container.remove("stdin");
         }
@@ -243,8 +248,8 @@ fn wire_environment(container: &mut Object, cx: &Context<'_>) {
     }
 }
 
-/// Lets the bridge start the command.
-fn wrap(container: &mut Object, cx: &Context<'_>) {
+/// Lets the bridge start the command, and finish calls for as long as the pod has after it was told to end.
+fn wrap(container: &mut Object, cx: &Context<'_>, grace: u64) {
     let bridge = format!("{BRIDGE_DIRECTORY}/{BRIDGE_FILE}");
     let command = [take(container, "command"), take(container, "args")].concat();
     // Whoever starts from a preview has the bridge in it already.
@@ -262,6 +267,8 @@ fn wrap(container: &mut Object, cx: &Context<'_>) {
         format!("0.0.0.0:{BRIDGE_HEALTH_PORT}").into(),
         "--token-file".into(),
         format!("{TOKEN_DIRECTORY}/{TOKEN_KEY}").into(),
+        "--drain".into(),
+        grace.saturating_sub(BRIDGE_END_SECONDS).to_string().into(),
     ];
     if cx.workload.spec.exclusive {
         args.push("--exclusive".into());

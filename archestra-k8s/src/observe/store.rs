@@ -17,6 +17,7 @@ use k8s_openapi::{
 };
 use kube::core::PartialObjectMeta;
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
@@ -116,6 +117,25 @@ impl Store {
         self.pods.get(id).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Its pods that are there to serve: the ready ones first, among them those of what is desired now, then the newest.
+    pub(super) fn serving(&self, id: &WorkloadId) -> Vec<Arc<Pod>> {
+        let deployment = self.deployments.get(id);
+        let mut pods: Vec<_> = self.pods(id).filter(|pod| view::is_live(pod)).map(Arc::clone).collect();
+        // Times of creation are whole seconds, too coarse to tell two rollouts apart.
+        pods.sort_by_cached_key(|pod| {
+            let current = deployment.is_some_and(|deployment| self.is_current(deployment, pod));
+            (!view::is_ready(pod), !current, Reverse(view::created(&pod.metadata)))
+        });
+        pods
+    }
+
+    /// Whether a pod was made from the template that is desired now.
+    fn is_current(&self, deployment: &Deployment, pod: &Pod) -> bool {
+        let rollout = self.set_of(pod).and_then(|set| set.rollout.as_deref());
+        derive::is_observed(deployment)
+            && rollout.is_none_or(|rollout| annotation(&deployment.metadata, ROLLOUT) == Some(rollout))
+    }
+
     /// What was applied a moment ago, unless something newer is known.
     pub(super) fn note_applied(&mut self, deployment: Deployment, parts: Vec<Part>) -> Touched {
         for part in parts {
@@ -200,16 +220,13 @@ impl Store {
     }
 
     fn evidence<'a>(&'a self, deployment: &Deployment, pod: &'a Pod) -> PodEvidence<'a> {
-        let observed = derive::is_observed(deployment);
-        let desired = derive::revision_of(&deployment.metadata);
-        let set = set_of(&pod.metadata).and_then(|name| self.sets.get(name));
-        let current = match set.and_then(|set| set.rollout.as_deref()) {
-            Some(rollout) => annotation(&deployment.metadata, ROLLOUT) == Some(rollout),
-            None => true,
-        };
-        let current = observed && current;
+        let current = self.is_current(deployment, pod);
         let uid = view::uid(&pod.metadata);
-        let revision = if current { desired } else { set.and_then(|set| set.revision) };
+        let revision = if current {
+            derive::revision_of(&deployment.metadata)
+        } else {
+            self.set_of(pod).and_then(|set| set.revision)
+        };
         PodEvidence {
             pod,
             current,
@@ -217,6 +234,10 @@ impl Store {
             troubles: self.troubles.get(uid).map(Vec::as_slice).unwrap_or_default(),
             words: self.words.get(uid).and_then(|words| words.text.as_deref()),
         }
+    }
+
+    fn set_of(&self, pod: &Pod) -> Option<&ReplicaSetFacts> {
+        self.sets.get(set_name(&pod.metadata)?)
     }
 
     /// Keeps the newer of what is known and what comes.
@@ -414,7 +435,7 @@ fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
 }
 
 /// The name of the ReplicaSet that made a pod.
-fn set_of(meta: &ObjectMeta) -> Option<&str> {
+fn set_name(meta: &ObjectMeta) -> Option<&str> {
     let owners = meta.owner_references.as_deref()?;
     owners.iter().find(|owner| owner.kind == "ReplicaSet").map(|owner| owner.name.as_str())
 }

@@ -8,6 +8,7 @@ use crate::mcp::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use std::time::Duration;
 
 pub(super) type Reply = Response<McpBody>;
 
@@ -54,6 +55,13 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Reply {
     let body = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
     let mut reply = json(status, Bytes::from(body.to_string()));
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    reply
+}
+
+/// A refusal that says when to try again.
+pub(super) fn later(status: StatusCode, detail: &str, wait: Duration) -> Reply {
+    let mut reply = problem(status, detail);
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     reply
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     McpBody, Visit,
-    answer::{Reply, empty, events, json, method_not_allowed, problem, rpc_error},
+    answer::{Reply, empty, events, json, later, method_not_allowed, problem, rpc_error},
     call::{Called, Caller, call},
     modern::{stale_cursor, unknown_method},
     result,
@@ -75,6 +75,7 @@ pub(super) async fn notification(
         && let Some(id) = notification.params.request_id
         && !shared.in_flight.cancel(session.id, id.as_str())
         && id.as_str().len() <= MAX_ID
+        && visit.who.usage.tell().is_ok()
         && let Err(error) = told::cancelled(&*shared.state, session.id, id.as_str()).await
     {
         tracing::debug!(%error, "other replicas were not told that a call was taken back");
@@ -87,11 +88,13 @@ pub(super) async fn end_session(shared: &Shared, visit: &Visit, headers: &Header
     let Some(session) = resume(shared, visit, headers)? else {
         return Err(method_not_allowed());
     };
+    if let Err(wait) = visit.who.usage.tell() {
+        return Err(later(StatusCode::TOO_MANY_REQUESTS, "too many sessions were ended within a minute", wait));
+    }
     if let Err(error) = told::ended(&*shared.state, session.id).await {
         tracing::warn!(%error, "other replicas could not be told that a session has ended");
-        let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, "the session could not be ended: try again");
-        reply.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
-        return Err(reply);
+        let detail = "the session could not be ended: try again";
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, detail, Duration::from_secs(1)));
     }
     shared.sessions.ended(session.id);
     Ok(empty(StatusCode::NO_CONTENT))

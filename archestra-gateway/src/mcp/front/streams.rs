@@ -2,7 +2,7 @@
 
 use super::{
     McpBody, Visit,
-    answer::{Reply, events, problem, rpc_error},
+    answer::{Reply, events, later, rpc_error},
     legacy::resume,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 use archestra_core::{id::ConsumerId, identity::TokenHash};
 use bytes::Bytes;
 use futures::Stream;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -73,11 +73,11 @@ pub(super) fn legacy(shared: &Arc<Shared>, visit: &Visit, headers: &HeaderMap) -
         return Err(super::answer::method_not_allowed());
     }
     let changed = encode("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
-    let place = visit.who.usage.stream().map_err(|bound| {
-        let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, &too_many(bound));
-        reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        reply
-    })?;
+    let place = visit
+        .who
+        .usage
+        .stream()
+        .map_err(|bound| later(StatusCode::TOO_MANY_REQUESTS, &too_many(bound), Duration::from_secs(1)))?;
     start(shared, visit, Script { first: None, changed: Some(changed), last: None }, place)
 }
 
@@ -107,7 +107,8 @@ fn too_many(bound: usize) -> String {
 
 fn start(shared: &Arc<Shared>, visit: &Visit, script: Script, place: Place) -> Result<Reply, Reply> {
     let Ok(slot) = Arc::clone(&shared.listeners).try_acquire_owned() else {
-        return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "too many clients are listening: try again later"));
+        let detail = "too many clients are listening: try again later";
+        return Err(later(StatusCode::SERVICE_UNAVAILABLE, detail, Duration::from_secs(1)));
     };
     let now = Instant::now();
     let listener = Listener {

@@ -48,17 +48,17 @@ async fn a_server_that_hangs_fails_its_own_callers_in_time_and_nobody_else() {
     let stuck = (0..20).map(|_| {
         let (upstreams, slow) = (upstreams.clone(), Arc::clone(&slow));
         tokio::spawn(async move {
-            Caller::modern(modern_call("1", "")).within(Duration::from_millis(400)).messages(&upstreams, &slow).await
+            Caller::modern(modern_call("1", "")).within(Duration::from_secs(2)).messages(&upstreams, &slow).await
         })
     });
     let stuck: Vec<_> = stuck.collect();
     Caller::modern(modern_call("2", "")).message(&upstreams, &fast).await;
-    assert!(started.elapsed() < Duration::from_millis(390));
+    assert!(stuck.iter().all(|call| !call.is_finished()), "nobody waits for those that hang");
     for call in stuck {
         let outcome = call.await.unwrap();
         assert!(matches!(outcome, Err(UpstreamError::Timeout { .. })), "{outcome:?}");
     }
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]

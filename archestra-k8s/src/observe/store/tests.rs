@@ -100,6 +100,9 @@ fn the_revision_that_runs_is_that_of_the_pod_that_answers() {
     Tracked::put(&mut store, answering(2));
     told(&mut store);
     assert_eq!(status(&store), (Phase::Running, Some(RevisionNumber(2))));
+    let serving = store.serving(&id());
+    let names: Vec<_> = serving.iter().map(|pod| pod.metadata.name.as_deref()).collect();
+    assert_eq!(names, [Some("mcp-1-2-x"), Some("mcp-1-1-x")], "and calls go to that pod, though both are as old");
 }
 
 #[test]
