@@ -135,7 +135,7 @@ async fn live(inner: Arc<Inner>, run: Arc<PodRun>) {
                 text(pod, "/metadata/uid") == run.uid && !pod["metadata"]["deletionTimestamp"].is_null()
             });
             if ours {
-                store.remove(&run.key);
+                store.end_pod(&run.key);
             }
         });
     }

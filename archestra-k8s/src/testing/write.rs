@@ -316,13 +316,24 @@ impl Store {
     /// Removes what is being deleted and waits for nothing any more.
     pub(super) fn drop_if_done(&mut self, key: &Key) {
         let done = |object: &Arc<Value>| {
-            !object["metadata"]["deletionTimestamp"].is_null()
-                && items(object, "/metadata/finalizers").is_empty()
-                && !matches!(key.kind, "Pod" | "Namespace")
+            let metadata = &object["metadata"];
+            let ended = match key.kind {
+                // Its kubelet has said goodbye to it.
+                "Pod" => metadata["deletionGracePeriodSeconds"] == 0,
+                "Namespace" => false,
+                _ => true,
+            };
+            ended && !metadata["deletionTimestamp"].is_null() && items(object, "/metadata/finalizers").is_empty()
         };
         if self.get(key).is_some_and(done) {
             self.remove(key);
         }
+    }
+
+    /// The containers of a pod that is being deleted have ended: it goes once nothing holds it any more.
+    pub(super) fn end_pod(&mut self, key: &Key) {
+        self.edit(key, |pod| pod["metadata"]["deletionGracePeriodSeconds"] = 0.into());
+        self.drop_if_done(key);
     }
 
     pub(super) fn delete(&mut self, kind: &'static Kind, key: &Key, how: &Deletion) -> Result<Value, Refusal> {

@@ -7,7 +7,7 @@ use archestra_core::{
     testing::fixtures,
 };
 use archestra_k8s::{
-    KubernetesRuntime, ReachMode,
+    KubernetesConfig, KubernetesRuntime, ReachMode,
     testing::{FakeCluster, FakeImage},
 };
 use futures::future::join_all;
@@ -15,6 +15,10 @@ use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{Pod, Secret, Service},
     networking::v1::NetworkPolicy,
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -161,6 +165,30 @@ async fn an_api_server_that_is_gone_for_a_while_stops_no_calls() {
     status_where(&runtime, &present, "what happened meanwhile is seen", seen).await;
     running(&runtime, &other).await;
     says(&mut channel(&runtime, &present).await, "after it is back").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_take_their_time_stay_locked_in_until_the_last_has_ended() {
+    let cluster = cluster();
+    let config = KubernetesConfig {
+        base_image: "example.com/base:1".to_owned(),
+        removal_wait: Duration::from_millis(50),
+        ..KubernetesConfig::default()
+    };
+    let runtime = KubernetesRuntime::with_client(config, cluster.client()).await;
+    let (slow, other) = (workload(), workload());
+    running(&runtime, &slow).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    let name = cluster.all::<Pod>("default").remove(0).metadata.name.unwrap();
+    let finalizers = |of: Value| Patch::Merge(json!({"metadata": {"finalizers": of}}));
+    pods.patch(&name, &PatchParams::default(), &finalizers(json!(["example.com/slow"]))).await.unwrap();
+    running(&runtime, &other).await;
+    runtime.remove(&slow.id).await.unwrap();
+    let policies = || cluster.all::<NetworkPolicy>("default").len();
+    assert_eq!((policies(), cluster.all::<Pod>("default").len()), (2, 2), "it has not ended yet");
+    pods.patch(&name, &PatchParams::default(), &finalizers(Value::Null)).await.unwrap();
+    until("its NetworkPolicy goes with it", || policies() == 1).await;
+    assert_eq!(runtime.status(&other.id).await.unwrap().phase, Phase::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
