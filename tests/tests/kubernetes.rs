@@ -5,6 +5,7 @@
 
 mod kubernetes {
     mod attached;
+    mod drift;
     mod everything;
     mod lost;
     mod many;
