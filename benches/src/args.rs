@@ -25,6 +25,7 @@ What a `tools/call` costs: direct, through a bare nginx, and through the release
   --json FILE            write every figure of every round as JSON
   --require-nginx        fail when nginx is not installed (Debian: apt-get install nginx-light)
   --require-gateway      fail when the gateway's binary is not there
+  --require-wanted       fail when a figure is not as wanted, or was not measured
 
 Rows: direct/http-ERA, nginx/http-ERA, direct/stdio (the process alone on its pipe), and
 gateway/CLIENT-ERA/UPSTREAM with UPSTREAM http-modern, http-legacy or stdio.";
@@ -54,6 +55,7 @@ pub(crate) struct Options {
     pub(crate) json: Option<PathBuf>,
     pub(crate) require_nginx: bool,
     pub(crate) require_gateway: bool,
+    pub(crate) require_wanted: bool,
 }
 
 /// A server that does something at all: one that only echoes in batches measures its pipe.
@@ -73,6 +75,7 @@ impl Default for Options {
             json: None,
             require_nginx: false,
             require_gateway: false,
+            require_wanted: false,
         }
     }
 }
@@ -113,6 +116,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, Failure> {
             "--json" => options.json = Some(value()?.into()),
             "--require-nginx" => options.require_nginx = true,
             "--require-gateway" => options.require_gateway = true,
+            "--require-wanted" => options.require_wanted = true,
             other => return Err(format!("unknown flag `{other}`; see --help").into()),
         }
     }

@@ -67,6 +67,12 @@ pub(crate) fn run(programs: &Programs, options: &Options) -> Result<ExitCode, Fa
     if let Some(path) = &options.json {
         fs::write(path, serde_json::to_vec_pretty(&report::json(&report))?)?;
     }
+    if options.require_wanted {
+        let missed = report::verdicts(&report).missed();
+        if !missed.is_empty() {
+            return Err(format!("not as wanted: {}", missed.join("; ")).into());
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,7 @@ use crate::{
     nginx::Installed,
     stats::Sample,
     target::{Era, Hop, Row, Upstream},
+    wanted::{Verdicts, Wanted},
 };
 
 /// Resident memory of the gateway process.
@@ -81,11 +82,7 @@ pub(crate) fn markdown(report: &Report<'_>) -> String {
         }
     }
     text.push_str(&format!("\n{NOTES}"));
-    let verdicts = verdicts(report);
-    if !verdicts.is_empty() {
-        text.push_str("\n## Wanted\n\n| what | figure | wanted | |\n|---|--:|--:|---|\n");
-        text.extend(verdicts);
-    }
+    text.push_str(&verdicts(report).section());
     text
 }
 
@@ -108,37 +105,19 @@ fn cell(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-fn verdicts(report: &Report<'_>) -> Vec<String> {
+/// What is wanted of the figures.
+pub(crate) fn verdicts(report: &Report<'_>) -> Verdicts {
     let http = Row { hop: Hop::Gateway, client: Era::Modern, upstream: Upstream::Http(Era::Modern) };
     let stdio = Row { upstream: Upstream::Stdio, ..http };
-    let verdict = |what: &str, figure: Option<f64>, wanted: Wanted| {
-        let figure = figure?;
-        let (sign, bound, holds) = match wanted {
-            Wanted::AtLeast(bound) => ("≥", bound, figure >= bound),
-            Wanted::AtMost(bound) => ("≤", bound, figure <= bound),
-        };
-        let word = if holds { "met" } else { "**missed**" };
-        Some(format!("| {what} | {figure:.2} | {sign} {bound:.2} | {word} |\n"))
-    };
     let over_http = report.ratios(32, http).of_nginx;
     let added = report.ratios(1, http).added_of_nginx;
     let over_stdio = report.ratios(32, stdio).of_direct;
     let idle = report.memory.and_then(|memory| memory.idle_mib);
-    [
-        verdict("calls/s ÷ nginx, modern over http, 32 callers", over_http, Wanted::AtLeast(0.65)),
-        verdict("added p50 ÷ nginx's, modern over http, 1 caller", added, Wanted::AtMost(1.8)),
-        verdict("calls/s ÷ the process alone, modern over stdio, 32 callers", over_stdio, Wanted::AtLeast(0.60)),
-        verdict("idle resident memory, MiB", idle, Wanted::AtMost(40.0)),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Wanted {
-    AtLeast(f64),
-    AtMost(f64),
+    Verdicts::default()
+        .judge("calls/s ÷ nginx, modern over http, 32 callers", over_http, Wanted::AtLeast(0.65))
+        .judge("added p50 ÷ nginx's, modern over http, 1 caller", added, Wanted::AtMost(1.8))
+        .judge("calls/s ÷ the process alone, modern over stdio, 32 callers", over_stdio, Wanted::AtLeast(0.60))
+        .judge("idle resident memory, MiB", idle, Wanted::AtMost(40.0))
 }
 
 fn environment(report: &Report<'_>) -> String {

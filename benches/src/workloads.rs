@@ -41,6 +41,7 @@ streamable-http in the cluster.
   --node FILE            the same for a Node.js server: the script of server-everything on this machine, such as
                          target/k8s/everything/srv/node_modules/@modelcontextprotocol/server-everything/dist/index.js
   --require-cluster      fail when ARCHESTRA_TEST_KUBECONFIG names no cluster
+  --require-wanted       fail when a figure is not as wanted, or was not measured
 
 The small server is `fast-stdio`, over streamable-http `fast-upstream`. Everything shares the cores of a machine
 that is also the cluster's node: what a figure would be on a larger cluster is not known from it.";
@@ -57,6 +58,7 @@ struct Options {
     work: u64,
     node: Option<PathBuf>,
     require_cluster: bool,
+    require_wanted: bool,
 }
 
 /// A server that is measured.
@@ -162,6 +164,12 @@ pub fn workloads(programs: &Programs, arguments: &[String]) -> Result<ExitCode, 
     }
     drop(stage);
     println!("{}", report::markdown(&options, &samples, missing));
+    if options.require_wanted {
+        let missed = report::verdicts(&samples).missed();
+        if !missed.is_empty() {
+            return Err(format!("not as wanted: {}", missed.join("; ")).into());
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -175,6 +183,7 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, Failure> {
         work: 30,
         node: None,
         require_cluster: false,
+        require_wanted: false,
     };
     let mut given = arguments.iter().map(String::as_str);
     while let Some(flag) = given.next() {
@@ -198,6 +207,7 @@ fn parse(arguments: &[String]) -> Result<Option<Options>, Failure> {
             "--work" => options.work = value()?.parse()?,
             "--node" => options.node = Some(value()?.into()),
             "--require-cluster" => options.require_cluster = true,
+            "--require-wanted" => options.require_wanted = true,
             other => return Err(format!("there is no flag {other}; try --help").into()),
         }
     }

@@ -3,7 +3,10 @@
 use std::{fs, thread::available_parallelism};
 
 use super::{Options, Row, Samples, Server, Way};
-use crate::stats::Sample;
+use crate::{
+    stats::Sample,
+    wanted::{Verdicts, Wanted},
+};
 
 const HEAD: &str = "\
 | row | calls/s | p50 µs | p99 µs | machine µs/call | callers µs/call | calls/s ÷ pipe |
@@ -18,16 +21,8 @@ that of the callers and their half of the way. Medians over the rounds.
 /// Nothing that was delayed by an acknowledgement, which takes 40 ms, is within it.
 const NO_TAIL_US: f64 = 20_000.0;
 
-const MET: &str = "met";
-const MISSED: &str = "**missed**";
-
 /// The report a person reads.
 pub(super) fn markdown(options: &Options, samples: &Samples, missing: Option<&str>) -> String {
-    let median = |callers: usize, row: Row| Sample::median_of(samples.get(&(callers, row))?);
-    let of_pipe = |callers: usize, row: Row| {
-        let pipe = median(callers, Row { way: Way::Pipe, ..row })?;
-        Some(median(callers, row)?.calls_per_second / pipe.calls_per_second)
-    };
     let mut text = format!("# Ways to a stdio server on Kubernetes\n\n{}\n", environment(options));
     if let Some(missing) = missing {
         text.push_str(&format!("\n**{missing}**\n"));
@@ -35,42 +30,41 @@ pub(super) fn markdown(options: &Options, samples: &Samples, missing: Option<&st
     for &callers in &options.callers {
         text.push_str(&format!("\n## {callers} concurrent\n\n{HEAD}"));
         for row in Row::all() {
-            let Some(Sample { calls_per_second, p50_us, p99_us, cpu_us, client_us }) = median(callers, row) else {
+            let Some(Sample { calls_per_second, p50_us, p99_us, cpu_us, client_us }) = median(samples, callers, row)
+            else {
                 continue;
             };
-            let ratio = of_pipe(callers, row).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+            let ratio = of_pipe(samples, callers, row).map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
             text.push_str(&format!(
                 "| {row} | {calls_per_second:.0} | {p50_us:.1} | {p99_us:.1} | {cpu_us:.1} | {client_us:.1} | {ratio} |\n"
             ));
         }
     }
     text.push_str(&format!("\n{NOTES}"));
-    let small = |way| Row { server: Server::Small, way };
-    let verdicts = [
-        at_most("bridge, 1 caller: p50, µs", median(1, small(Way::Bridge)).map(|sample| sample.p50_us), 500.0),
-        at_most("bridge, 1 caller: p99, µs", median(1, small(Way::Bridge)).map(|sample| sample.p99_us), NO_TAIL_US),
-        at_most("attach, 1 caller: p99, µs", median(1, small(Way::Attach)).map(|sample| sample.p99_us), NO_TAIL_US),
-        at_least("bridge, 32 callers: calls/s ÷ pipe", of_pipe(32, small(Way::Bridge)), 0.8),
-        at_least("attach, 32 callers: calls/s ÷ pipe", of_pipe(32, small(Way::Attach)), 0.5),
-    ];
-    let verdicts: Vec<_> = verdicts.into_iter().flatten().collect();
-    if !verdicts.is_empty() {
-        text.push_str("\n## Wanted\n\n| what | figure | wanted | |\n|---|--:|--:|---|\n");
-        text.extend(verdicts);
-    }
+    text.push_str(&verdicts(samples).section());
     text
 }
 
-fn at_least(what: &str, figure: Option<f64>, bound: f64) -> Option<String> {
-    let figure = figure?;
-    let word = if figure >= bound { MET } else { MISSED };
-    Some(format!("| {what} | {figure:.2} | ≥ {bound} | {word} |\n"))
+/// What is wanted of the figures.
+pub(super) fn verdicts(samples: &Samples) -> Verdicts {
+    let small = |way| Row { server: Server::Small, way };
+    let (bridge, attach) = (median(samples, 1, small(Way::Bridge)), median(samples, 1, small(Way::Attach)));
+    let of_pipe = |way| of_pipe(samples, 32, small(way));
+    Verdicts::default()
+        .judge("bridge, 1 caller: p50, µs", bridge.map(|sample| sample.p50_us), Wanted::AtMost(500.0))
+        .judge("bridge, 1 caller: p99, µs", bridge.map(|sample| sample.p99_us), Wanted::AtMost(NO_TAIL_US))
+        .judge("attach, 1 caller: p99, µs", attach.map(|sample| sample.p99_us), Wanted::AtMost(NO_TAIL_US))
+        .judge("bridge, 32 callers: calls/s ÷ pipe", of_pipe(Way::Bridge), Wanted::AtLeast(0.8))
+        .judge("attach, 32 callers: calls/s ÷ pipe", of_pipe(Way::Attach), Wanted::AtLeast(0.5))
 }
 
-fn at_most(what: &str, figure: Option<f64>, bound: f64) -> Option<String> {
-    let figure = figure?;
-    let word = if figure <= bound { MET } else { MISSED };
-    Some(format!("| {what} | {figure:.2} | ≤ {bound} | {word} |\n"))
+fn median(samples: &Samples, callers: usize, row: Row) -> Option<Sample> {
+    Sample::median_of(samples.get(&(callers, row))?)
+}
+
+fn of_pipe(samples: &Samples, callers: usize, row: Row) -> Option<f64> {
+    let pipe = median(samples, callers, Row { way: Way::Pipe, ..row })?;
+    Some(median(samples, callers, row)?.calls_per_second / pipe.calls_per_second)
 }
 
 fn environment(options: &Options) -> String {
