@@ -64,6 +64,28 @@ async fn a_program_that_took_the_port_is_not_mistaken_for_the_server() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_started_again_keeps_the_port_it_was_given() {
+    let place = Place::new("kept-port");
+    let runtime = place.runtime().await;
+    let mut work = workload(&place, "mode=http");
+    work.spec.args.push("port=${archestra.http_port}".to_owned());
+    work.spec.transport = WorkloadTransport::StreamableHttp { port: None, path: "/mcp".to_owned() };
+    runtime.apply(&work).await.unwrap();
+    let url = || async {
+        ready(&runtime, &work.id).await;
+        let Connection::Http(endpoint) = runtime.connect(&work.id).await.unwrap() else { panic!("not http") };
+        endpoint.url
+    };
+    let first = url().await;
+    for restarts in 1..=2 {
+        place.kill_child();
+        until("the restart", || async { runtime.status(&work.id).await.unwrap().restarts == restarts }).await;
+        assert_eq!(url().await, first);
+    }
+    runtime.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_server_that_listens_on_the_other_loopback_address_is_found_there() {
     if TcpListener::bind("[::1]:0").is_err() {
         // This machine has no IPv6.

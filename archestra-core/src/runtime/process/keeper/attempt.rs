@@ -127,7 +127,7 @@ impl Keeper {
     }
 
     async fn spawn(&mut self, plan: &Plan) -> Result<(Child, Streams, Option<u16>), Failure> {
-        prepare(&self.directories).map_err(|error| {
+        prepare(self.directories.clone()).await.map_err(|error| {
             failed(format!("its directory {} cannot be used: {error}", self.directories.root.display()))
         })?;
         let (input, port) = match &plan.transport {
@@ -156,14 +156,21 @@ impl Keeper {
         }
     }
 
-    /// The port for this attempt: always the one that is wanted, or each time another.
+    /// The port for this attempt: the one that is wanted, or the one that it had before. Between two attempts it is given to
+    /// nobody else, for whoever was calling the server may still send it what is meant for no other.
     fn port(&mut self, wanted: Option<u16>) -> Result<u16, NoPort> {
-        let held = self.lease.take_if(|lease| Some(lease.port()) == wanted);
-        self.lease = None;
         let ports = &self.shared.ports;
+        let held = self.lease.take_if(|lease| match wanted {
+            Some(port) => lease.port() == port,
+            // Another program was quicker: there are other ports.
+            None => lease.available().is_ok(),
+        });
         let lease = match (held, wanted) {
             (Some(lease), _) => lease,
-            (None, Some(port)) => ports.fixed(port)?,
+            (None, Some(port)) => {
+                self.lease = None;
+                ports.fixed(port)?
+            }
             (None, None) => ports.free()?,
         };
         let lease = self.lease.insert(lease);
@@ -240,8 +247,14 @@ fn failed(reason: String) -> Failure {
     Failure { reason, hint: None, healthy_for: Duration::ZERO, learned: false, hopeless: false }
 }
 
+/// Makes the directories ready, on a thread that may wait: what a server left may be a large tree.
+async fn prepare(directories: Directories) -> io::Result<()> {
+    let prepared = tokio::task::spawn_blocking(move || prepare_now(&directories));
+    prepared.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
 /// HOME stays from run to run, for caches; what is temporary does not.
-fn prepare(directories: &Directories) -> io::Result<()> {
+fn prepare_now(directories: &Directories) -> io::Result<()> {
     marker::claim(&directories.root)?;
     match fs::remove_dir_all(&directories.tmp) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
