@@ -102,6 +102,16 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// What is wrong with a workload, when its entry is saved or installed. No I/O.
     fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding>;
 
+    /// What only that on which this runtime stands can tell of a workload that passed [`validate`](Self::validate): what it
+    /// would refuse. Nothing is made of it, and nothing is left.
+    ///
+    /// # Errors
+    /// It could not be asked: nothing is known then, and nothing speaks against the workload.
+    async fn check(&self, workload: &WorkloadSpec) -> Result<Vec<Finding>> {
+        _ = workload;
+        Ok(Vec::new())
+    }
+
     /// The deployment YAML of an entry whose variables were `before` and are `after`, without what it says of those whose
     /// definition changed or went. No I/O.
     ///

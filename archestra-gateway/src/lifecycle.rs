@@ -40,6 +40,7 @@ pub use delete::Cascade;
 pub use discover::{Discover, DiscoverError};
 pub use entry::{EntryDraft, Preview};
 pub use install::InstallRequest;
+pub use manifest::WorkloadPreview;
 pub use operate::InstallationStatusView;
 pub use options::LifecycleOptions;
 pub use tools::{Listed, Listing, MAX_DEFINITION, MAX_TOOLS, ToolDiff, diff_tools, read_definitions};

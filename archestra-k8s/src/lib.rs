@@ -13,6 +13,7 @@ pub mod testing;
 mod access;
 mod apply;
 mod areas;
+mod check;
 mod cluster;
 mod compat;
 mod config;

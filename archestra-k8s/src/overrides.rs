@@ -2,12 +2,14 @@
 
 mod document;
 mod merge;
+mod placed;
 mod placeholder;
 mod policy;
 mod quantity;
 mod strict;
 mod sync;
 
+pub(crate) use placed::placed;
 pub(crate) use placeholder::Values;
 pub use sync::sync_env;
 

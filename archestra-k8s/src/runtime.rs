@@ -4,6 +4,7 @@ use crate::{
     access::{self, AccessError},
     apply,
     areas::{Area, Areas},
+    check,
     cluster::Cluster,
     config::KubernetesConfig,
     gc, logs, manifest, overrides,
@@ -159,6 +160,10 @@ impl Runtime for KubernetesRuntime {
     fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
         overrides::sync_env(yaml, before, after)
     }
+    async fn check(&self, workload: &WorkloadSpec) -> Result<Vec<Finding>> {
+        Box::pin(check::check(&self.cluster, &self.home(workload)?, workload)).await
+    }
+
 
     async fn render(&self, workload: &Workload) -> Result<Manifest> {
         let namespace = self.home(&workload.spec)?;

@@ -1,6 +1,6 @@
 //! What Kubernetes, or the operator's policy, would refuse of a workload: said when it is saved, with Kubernetes' own reason.
 
-mod image;
+pub(crate) mod image;
 
 use crate::{
     config::{KubernetesConfig, Relaxation},
@@ -37,13 +37,7 @@ pub fn findings(spec: &WorkloadSpec, config: &KubernetesConfig) -> Vec<Finding> 
     if !findings.is_empty() {
         return findings;
     }
-    // The Deployment does not depend on the id or on secret values, as far as it can be refused.
-    let workload = Workload {
-        id: WorkloadId::of_installation(archestra_core::id::InstallationId::new()),
-        revision: RevisionNumber(1),
-        spec: spec.clone(),
-        secrets: sample_secrets(spec),
-    };
+    let workload = sample(spec);
     let namespace = spec.namespace.as_deref().unwrap_or(&config.namespace);
     let computed = Platform::stored(&spec.platform, config).and_then(|platform| {
         let key = manifest::new_key(config);
@@ -53,6 +47,16 @@ pub fn findings(spec: &WorkloadSpec, config: &KubernetesConfig) -> Vec<Finding> 
         Ok(_) => Vec::new(),
         Err(Error::Invalid(findings)) => findings,
         Err(error) => vec![Finding::new("selfHosted", error.to_string(), "")],
+    }
+}
+
+/// A workload of this specification: the Deployment does not depend on the id or on secret values, as far as it can be refused.
+pub(crate) fn sample(spec: &WorkloadSpec) -> Workload {
+    Workload {
+        id: WorkloadId::of_installation(archestra_core::id::InstallationId::new()),
+        revision: RevisionNumber(1),
+        spec: spec.clone(),
+        secrets: sample_secrets(spec),
     }
 }
 

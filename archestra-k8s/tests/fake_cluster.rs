@@ -4,6 +4,7 @@
 mod fake_cluster {
     mod api;
     mod apply;
+    mod check;
     mod drift;
     mod faults;
     mod help;

@@ -4,6 +4,7 @@ use super::{
     AdminState, Problem, access::require, body::Document, caller::Who, entries::EntryWrite, installations::readable,
     page::Listed,
 };
+use crate::lifecycle::WorkloadPreview;
 use archestra_core::{
     Finding,
     catalog::{EntrySpec, PullSecret as Chosen, Scope},
@@ -25,6 +26,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) struct ManifestView {
     /// Documents in the runtime's own form: YAML, on Kubernetes.
     documents: Vec<String>,
+    /// Why the deployment YAML was not tried where it would run; absent where it was, or where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_asked: Option<String>,
 }
 
 /// A pull secret that the caller may name.
@@ -52,7 +56,8 @@ async fn preview_entry(
     require(&who, On::Entry, Action::Create, "previewing an entry")?;
     let (write, _) = EntryWrite::decode(body.0)?;
     may_host(&state, &who, &write.spec)?;
-    Ok(Json(state.lifecycle.preview_workload(&write.spec).await?.into()))
+    let WorkloadPreview { manifest, not_asked } = state.lifecycle.preview_workload(&write.spec).await?;
+    Ok(Json(ManifestView { not_asked, ..manifest.into() }))
 }
 
 /// Shows what the runtime is asked to run for an installation.
@@ -76,7 +81,7 @@ async fn list_pull_secrets(State(state): State<AdminState>, who: Who) -> Result<
 
 impl From<Manifest> for ManifestView {
     fn from(Manifest { documents }: Manifest) -> Self {
-        Self { documents }
+        Self { documents, not_asked: None }
     }
 }
 

@@ -179,6 +179,7 @@ impl Lifecycle {
                 "ask somebody with `entry:admin`, or let installations be asked for it",
             ));
         }
+        let undone = matches!(yaml, Overrides::AsTheyWere(_));
         let given_yaml = match self.sync_yaml(before, &mut spec, yaml) {
             Ok(given) => given,
             Err(Error::Invalid(more)) => {
@@ -190,6 +191,14 @@ impl Lifecycle {
         if findings.is_empty() {
             // A runtime judges only what is right in itself; otherwise it would repeat what was said already.
             findings.extend(self.runtime_findings(&spec));
+        }
+        let runs_as_before = before.is_some_and(|before| before.spec.self_hosted == spec.self_hosted);
+        if findings.is_empty() && !undone && !runs_as_before {
+            match self.refused_findings(&spec).await {
+                Ok(refused) => findings.extend(refused),
+                // Installing tells; until then nothing speaks against it.
+                Err(error) => tracing::warn!(%error, "deployment YAML is saved without having been tried"),
+            }
         }
         if !findings.is_empty() {
             return Err(Error::Invalid(findings));

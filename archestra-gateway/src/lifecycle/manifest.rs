@@ -6,20 +6,31 @@ use super::{
     workload::{WorkloadValues, build_workload_spec, secret_keys},
 };
 use archestra_core::{
-    Error, Result, Validate as _,
+    Error, Finding, Result, Validate as _,
     catalog::{EntrySpec, Scope},
     id::{EntryId, InstallationId},
     runtime::{Manifest, PullSecret, RevisionNumber, Runtime, Workload, WorkloadId},
     secret::SecretValue,
 };
 
+/// What the runtime would make of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadPreview {
+    /// For people to read.
+    pub manifest: Manifest,
+    /// Why what the runtime stands on was not asked whether it would take the deployment YAML; `None` where it was, or where
+    /// there is none.
+    pub not_asked: Option<String>,
+}
+
 impl Lifecycle {
-    /// What the runtime would make of an entry, with made-up values for what an installation gives.
+    /// What the runtime would make of an entry, with made-up values for what an installation gives. Deployment YAML is tried
+    /// where it would run.
     ///
     /// # Errors
     /// [`Invalid`](Error::Invalid) with every reason why it could not be saved or run; [`Unsupported`](Error::Unsupported)
     /// without a runtime; and what the runtime answered.
-    pub async fn preview_workload(&self, spec: &EntrySpec) -> Result<Manifest> {
+    pub async fn preview_workload(&self, spec: &EntrySpec) -> Result<WorkloadPreview> {
         let mut findings = spec.findings();
         findings.extend(self.runtime_findings(spec));
         if !findings.is_empty() {
@@ -28,12 +39,33 @@ impl Lifecycle {
         let runtime = self.renderer()?;
         let values = WorkloadValues::sample(spec);
         let Some(sample) = build_workload_spec(spec, &values, &self.options().platform) else {
-            return Ok(Manifest { documents: Vec::new() });
+            return Ok(WorkloadPreview { manifest: Manifest { documents: Vec::new() }, not_asked: None });
         };
         let secrets = secret_keys(&sample).into_iter().map(|key| (key.to_owned(), SecretValue::new("value"))).collect();
         let id = WorkloadId::of_entry(EntryId::new());
         let workload = Workload { id, revision: RevisionNumber(1), spec: sample, secrets };
-        self.within("rendering a workload", runtime.render(&workload)).await
+        let manifest = self.within("rendering a workload", runtime.render(&workload)).await?;
+        let not_asked = match self.refused_findings(spec).await {
+            Ok(refused) if refused.is_empty() => None,
+            Ok(refused) => return Err(Error::Invalid(refused)),
+            Err(error) => {
+                let name = runtime.capabilities().name;
+                tracing::debug!(%error, "deployment YAML could not be tried");
+                Some(format!("{name} could not be asked whether it would take the deployment YAML: it did not answer"))
+            }
+        };
+        Ok(WorkloadPreview { manifest, not_asked })
+    }
+
+    /// What is refused of the deployment YAML of an entry where it would run, as only that can tell.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    pub(super) async fn refused_findings(&self, spec: &EntrySpec) -> Result<Vec<Finding>> {
+        let has_yaml = spec.self_hosted.as_ref().is_some_and(|hosted| hosted.deployment_yaml.is_some());
+        let sample = build_workload_spec(spec, &WorkloadValues::sample(spec), &self.options().platform);
+        let (Some(runtime), Some(sample), true) = (self.runtime(), sample, has_yaml) else { return Ok(Vec::new()) };
+        self.within("trying deployment YAML", runtime.check(&sample)).await
     }
 
     /// What the runtime is asked to run for an installation.

@@ -7,6 +7,7 @@ use crate::{
     config::{OverridePolicy, Relaxation},
     manifest::Context,
     names::{self, CONTAINER, MANAGED_BY_KEY, OWN_PREFIX, Wiring},
+    validate::image,
 };
 use archestra_core::runtime::WorkloadPullSecret;
 use serde_json::Value;
@@ -35,14 +36,14 @@ pub(super) fn refusals(deployment: &Value, cx: &Context<'_>, wiring: Wiring) -> 
             });
         }
     });
-    check.inside(deployment, "spec", |check, spec| {
+    check.required(deployment, "spec", |check, spec| {
         check.inside(spec, "replicas", |check, replicas| check.replicas(replicas, wiring));
-        check.inside(spec, "template", |check, template| {
+        check.required(spec, "template", |check, template| {
             check.inside(template, "metadata", |check, metadata| {
                 check.inside(metadata, "annotations", Check::annotations);
                 check.inside(metadata, "labels", Check::labels);
             });
-            check.inside(template, "spec", Check::pod);
+            check.required(template, "spec", Check::pod);
         });
     });
     check.refusals
@@ -62,6 +63,16 @@ impl Check<'_> {
         self.path.push(Step::Key(key.to_owned()));
         look(self, value);
         self.path.pop();
+    }
+
+    /// Looks at the value of a key, which must not be deleted: all that holds for a pod hangs on it.
+    fn required(&mut self, value: &Value, key: &str, look: impl FnOnce(&mut Self, &Value)) {
+        if value.get(key).is_none_or(Value::is_null) {
+            self.path.push(Step::Key(key.to_owned()));
+            self.refuse("Required value: a Deployment has no pods without it", "remove the key, or give it a value");
+            self.path.pop();
+        }
+        self.inside(value, key, look);
     }
 
     /// Looks at the items of a list, if it is there.
@@ -168,7 +179,7 @@ impl Check<'_> {
         });
         let containers = pod.get("containers").and_then(Value::as_array);
         if !containers.into_iter().flatten().any(|container| container["name"] == CONTAINER) {
-            self.inside(pod, "containers", |check, _| {
+            self.required(pod, "containers", |check, _| {
                 check.refuse(
                     format!("Required value: no container is named `{CONTAINER}`"),
                     format!("name the container that runs the server `{CONTAINER}`"),
@@ -232,7 +243,14 @@ impl Check<'_> {
 
     fn container(&mut self, container: &Value) {
         let name = container["name"].as_str().unwrap_or_default().to_owned();
-        if container["image"].as_str().is_none_or(|image| image.trim().is_empty()) {
+        let image = container["image"].as_str().unwrap_or_default();
+        if !image.trim().is_empty() {
+            self.inside(container, "image", |check, _| {
+                if let Err(reason) = image::check(image) {
+                    check.refuse(reason, "use `registry/name:tag` or `registry/name@sha256:…`, in lower case");
+                }
+            });
+        } else {
             self.refuse(
                 format!("Required value: the container {name:?} has no image"),
                 format!("give it one, or name it `{CONTAINER}` if the server's own container is meant"),

@@ -4,7 +4,7 @@
 const MAX_NAME: usize = 255;
 
 /// What is wrong with a reference, in the words that the kubelet uses.
-pub(super) fn check(image: &str) -> Result<(), String> {
+pub(crate) fn check(image: &str) -> Result<(), String> {
     let refused = |why: &str| Err(format!("couldn't parse image reference {image:?}: {why}"));
     if image.is_empty() {
         return Err("Required value: the image is blank".to_owned());

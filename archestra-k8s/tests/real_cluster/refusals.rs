@@ -116,3 +116,25 @@ async fn a_refused_change_leaves_what_runs_alone() {
     assert_eq!((after.revision, after.started_at), (before.revision, before.started_at));
     runtime.shutdown().await;
 }
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes cluster"]
+async fn what_would_be_refused_is_told_and_nothing_is_made() {
+    let space = Space::new().await;
+    let runtime = space.runtime().await;
+    let mut spec = space.echo().spec;
+    let mut check = async |yaml: &str| {
+        spec.deployment_yaml = Some(yaml.to_owned());
+        assert!(runtime.validate(&spec).is_empty(), "only the cluster can tell");
+        runtime.check(&spec).await.unwrap()
+    };
+    let nowhere = "spec:\n  template:\n    spec:\n      containers:\n      - name: mcp-server\n        volumeMounts:\n        - {name: nowhere, mountPath: /data}\n";
+    let findings = check(nowhere).await;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].field, "selfHosted.deploymentYaml");
+    assert!(findings[0].reason.starts_with("line 7: ") && findings[0].reason.contains("nowhere"), "{findings:?}");
+    assert!(check("spec: {template: {spec: {nodeSelector: {disk: ssd}}}}").await.is_empty());
+    let deployments: Api<Deployment> = space.api();
+    assert!(deployments.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty());
+    runtime.shutdown().await;
+}

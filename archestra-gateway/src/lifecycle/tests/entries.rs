@@ -197,3 +197,25 @@ async fn save_fixed(rig: &Rig, entry: &Versioned<Entry>) -> Error {
     spec.self_hosted.as_mut().unwrap().env.clear();
     rig.lifecycle.save_entry(Some(entry.value.id), draft(spec), Expect::Any).await.unwrap_err()
 }
+
+#[tokio::test(start_paused = true)]
+async fn deployment_yaml_is_tried_before_it_is_saved() {
+    let rig = Rig::new();
+    let with = |yaml: &str| {
+        let mut spec = hosted("files");
+        spec.self_hosted.as_mut().unwrap().deployment_yaml = Some(format!("note: {yaml}\n"));
+        spec
+    };
+    let refused = rig.lifecycle.save_entry(None, draft(with("refused")), Expect::Any).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    let refused = rig.lifecycle.preview_workload(&with("refused")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert_eq!(rig.references().await, 0, "nothing is kept");
+
+    let preview = async |yaml| rig.lifecycle.preview_workload(&with(yaml)).await.unwrap().not_asked;
+    assert_eq!(preview("fine").await, None);
+    assert!(preview("unreachable").await.unwrap().contains("did not answer"));
+    let saved = rig.save(with("unreachable")).await;
+    let renamed = rig.resave(&saved, |spec| spec.description = Some("files".to_owned())).await;
+    assert_eq!(renamed.version.0, 2, "what does not answer holds nothing up");
+}

@@ -136,6 +136,15 @@ impl Runtime for FakeRuntime {
         workload.image.iter().map(|_| Finding::new("image", "this runtime runs no images", "use `command`")).collect()
     }
 
+    async fn check(&self, workload: &WorkloadSpec) -> Result<Vec<Finding>> {
+        let yaml = workload.deployment_yaml.as_deref().unwrap_or_default();
+        if yaml.contains("unreachable") {
+            return Err(Error::Unavailable { backend: "fake", reason: "it is away".to_owned(), source: None });
+        }
+        let refused = yaml.contains("refused").then(|| Finding::new("selfHosted.deploymentYaml", "no", "change it"));
+        Ok(refused.into_iter().collect())
+    }
+
     /// Every line that names a variable whose definition changed goes.
     fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
         let stale: Vec<_> = before.iter().filter(|one| !after.contains(one)).map(|one| one.name.as_str()).collect();
