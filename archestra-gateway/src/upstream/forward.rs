@@ -184,7 +184,7 @@ impl Inner {
 /// What is left of a setback when there is nothing more to be tried.
 fn settled(setback: Setback) -> Result<Answer, UpstreamError> {
     match setback {
-        Setback::Final(error) | Setback::Unreached(error) | Setback::SessionLost(error) => Err(error),
-        Setback::Mistaken(outcome) => *outcome,
+        Setback::Final(error) | Setback::Unreached(error) => Err(error),
+        Setback::SessionLost(outcome) | Setback::Mistaken(outcome) => *outcome,
     }
 }

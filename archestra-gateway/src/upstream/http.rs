@@ -69,8 +69,9 @@ pub(super) enum Setback {
     /// The server has not executed the request, and seems to be of another era or another process than we believe. If it
     /// is not, this is the outcome.
     Mistaken(Box<Result<Answer, UpstreamError>>),
-    /// The server has not executed the request, because it does not know the session any more.
-    SessionLost(UpstreamError),
+    /// The server has not executed the request, because it does not know the session any more. If that is not why, this is
+    /// the outcome.
+    SessionLost(Box<Result<Answer, UpstreamError>>),
 }
 
 impl From<UpstreamError> for Setback {

@@ -63,17 +63,31 @@ fn refused(attempt: Attempt<'_>, session: &Session, mapping: &Mapping, refusal: 
         return Err(plain.into());
     }
     if refusal.status == StatusCode::NOT_FOUND && session.has_id() {
-        return Err(Setback::SessionLost(plain));
+        return Err(Setback::SessionLost(Box::new(Err(plain))));
     }
     let outcome = match refusal.json.as_ref().map(|message| mapping.take(message)) {
         Some(Ok(Taken::Response(message, _))) => Ok(Answer::Message(message)),
         _ => Err(plain),
     };
-    let puts_in_doubt = refusal.rpc_fault().is_none_or(|fault| !fault.names_request || is_modern_complaint(fault.code));
+    let fault = refusal.rpc_fault();
+    if refusal.status == StatusCode::BAD_REQUEST
+        && session.has_id()
+        && fault.is_some_and(|fault| may_miss_session(fault.code))
+    {
+        return Err(Setback::SessionLost(Box::new(outcome)));
+    }
+    let puts_in_doubt = fault.is_none_or(|fault| !fault.names_request || is_modern_complaint(fault.code));
     if refusal.status == StatusCode::BAD_REQUEST && puts_in_doubt {
         return Err(Setback::Mistaken(Box::new(outcome)));
     }
     outcome.map_err(Setback::Final)
+}
+
+/// Whether a 400 with this error may be about the session. The revisions with sessions ask for 404, but the servers that are
+/// written after the examples of the official SDK say 400 and -32000, with the request's id or without. What JSON-RPC itself
+/// or a modern server has to say is about the request.
+const fn may_miss_session(number: i64) -> bool {
+    !is_modern_complaint(number) && !matches!(number, -32_768..=-32_600)
 }
 
 /// What a modern server says of a legacy request: it misses headers and `_meta`.

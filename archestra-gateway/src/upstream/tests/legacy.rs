@@ -138,17 +138,20 @@ async fn requests_of_the_server_are_answered_and_its_logs_go_to_who_wants_them()
     panic!("{:?}", peer.all());
 }
 
-/// A server that reports progress once and then works for ever.
+/// A server that reports progress of a call once and then works for ever.
 async fn never_done() -> Peer {
     legacy(|seen| {
-        let (sender, reply) = live();
+        let (sender, mut reply) = live();
+        if seen.method() == "tools/list" {
+            reply = json_reply(&result(&seen.message["id"], &json!({ "tools": [] })));
+        }
         let wants_progress = !token(&seen).is_null();
         if wants_progress {
             sender.send(event(&progress(&token(&seen), 1))).unwrap();
         }
         tokio::spawn(async move { sender.closed().await });
         async move {
-            if !wants_progress && seen.message["params"]["arguments"]["a"] == 2 {
+            if seen.message["params"]["arguments"]["a"] == 2 {
                 std::future::pending::<()>().await;
             }
             reply
@@ -178,22 +181,19 @@ async fn a_call_that_runs_out_of_time_or_is_taken_back_is_cancelled_upstream() {
     for body in [legacy_call("1", ""), waiting_for_head] {
         let peer = never_done().await;
         let (upstreams, target) = (upstreams(), remote(&peer.url()));
-        let outcome =
-            Caller::legacy(body.clone()).within(Duration::from_millis(200)).messages(&upstreams, &target).await;
+        // The session is there before, so that the short time has only the call itself in it.
+        upstreams.list_tools(&target, &CredentialPlan::None).await.unwrap();
+        let outcome = Caller::legacy(body.clone()).within(Duration::from_secs(2)).messages(&upstreams, &target).await;
         assert!(matches!(outcome, Err(UpstreamError::Timeout { .. })), "{outcome:?}");
         peer.wait_for("notifications/cancelled").await;
 
         let caller = Caller::legacy(body);
         let (outcome, ()) = tokio::join!(caller.messages(&upstreams, &target), async {
-            while peer.seen("tools/call").len() < 2 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            peer.wait_for_number("tools/call", 2).await;
             caller.cancel.cancel();
         });
         assert!(matches!(outcome, Err(UpstreamError::Cancelled)), "{outcome:?}");
-        while peer.seen("notifications/cancelled").len() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        peer.wait_for_number("notifications/cancelled", 2).await;
     }
 }
 
@@ -216,6 +216,49 @@ async fn a_lost_session_is_opened_again_and_the_request_sent_once_more() {
         assert_eq!(message["result"]["session"], expected);
     }
     assert_eq!(peer.seen("server/discover").len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_refused_with_400_is_opened_again() {
+    for echoes in [true, false] {
+        let calls = AtomicUsize::new(0);
+        let peer = legacy(move |seen| {
+            let lost = calls.fetch_add(1, Ordering::SeqCst) == 1;
+            async move {
+                if lost {
+                    let id = if echoes { seen.message["id"].clone() } else { Value::Null };
+                    return reply(400, "application/json", error(&id, -32000).to_string());
+                }
+                json_reply(&result(&seen.message["id"], &json!({ "session": seen.header("mcp-session-id") })))
+            }
+        })
+        .await;
+        let (upstreams, target) = (upstreams(), remote(&peer.url()));
+        for expected in ["session-0", "session-1", "session-1"] {
+            let message = Caller::legacy(legacy_call("1", "")).message(&upstreams, &target).await;
+            assert_eq!(message["result"]["session"], expected, "the id is echoed: {echoes}");
+        }
+        assert_eq!(peer.seen("initialize").len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_400_that_a_new_session_does_not_mend_is_the_servers_answer() {
+    let peer = legacy(|seen| async move {
+        let code = if seen.message["params"]["arguments"]["a"] == 1 { -32000 } else { -32603 };
+        reply(400, "application/json", error(&seen.message["id"], code).to_string())
+    })
+    .await;
+    let (upstreams, target) = (upstreams(), remote(&peer.url()));
+    let message = Caller::legacy(legacy_call("1", "")).message(&upstreams, &target).await;
+    assert_eq!((&message["id"], &message["error"]["code"]), (&json!(1), &json!(-32000)));
+    assert_eq!((peer.seen("tools/call").len(), peer.seen("initialize").len()), (2, 2));
+
+    // What is about the request costs no session.
+    let other = legacy_call("2", "").replace(r#""a":1"#, r#""a":2"#);
+    let message = Caller::legacy(other).message(&upstreams, &target).await;
+    assert_eq!((&message["id"], &message["error"]["code"]), (&json!(2), &json!(-32603)));
+    assert_eq!((peer.seen("tools/call").len(), peer.seen("initialize").len()), (3, 2));
 }
 
 #[tokio::test]

@@ -107,14 +107,22 @@ impl Peer {
 
     /// Waits until a request with this method has come.
     pub(super) async fn wait_for(&self, method: &str) -> Seen {
-        for _ in 0..500 {
-            if let Some(seen) = self.seen(method).pop() {
-                return seen;
+        self.wait_for_number(method, 1).await
+    }
+
+    /// Waits until so many requests with this method have come; the last one of them.
+    pub(super) async fn wait_for_number(&self, method: &str, number: usize) -> Seen {
+        for _ in 0..3000 {
+            let mut seen = self.seen(method);
+            if seen.len() >= number
+                && let Some(last) = seen.pop()
+            {
+                return last;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!(
-            "no {method} came, but {:?}",
+            "not {number} times {method} came, but {:?}",
             self.all().iter().map(|seen| seen.method().to_owned()).collect::<Vec<_>>()
         );
     }
