@@ -6,6 +6,8 @@
     reason = "a test fails by panicking; clippy does not see that helpers of tests are tests"
 )]
 
+#[path = "vault/claim.rs"]
+mod claim;
 #[path = "vault/conformance.rs"]
 mod conformance;
 #[path = "vault/fake.rs"]

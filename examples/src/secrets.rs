@@ -6,7 +6,7 @@ use crate::{
     failure::Failure,
     flags::{self, MigrateFlags, SecretsChoice},
     key_file,
-    serve::backends::open_store,
+    serve::backends::{instance_id, open_store},
     vault::{Secrets, Transit},
 };
 use archestra_core::secret::{Copied, SecretStore, copy_secrets};
@@ -61,7 +61,7 @@ async fn copy(
     // A server with another ring must not run meanwhile.
     let claim = database.claim_ring(&format!("secrets migrate {}", std::process::id())).await.map_err(unfit)?;
     let copied = async {
-        let vault = vault.open(&database).await?;
+        let vault = vault.open(&database, instance_id(store).await?).await?;
         let database: Arc<dyn SecretStore> = database;
         let (source, target) = if from == SecretsChoice::Database { (&database, &vault) } else { (&vault, &database) };
         copy_secrets(&**source, &**target)

@@ -14,6 +14,7 @@ use archestra_store::{
     VaultStore, VaultTransit,
 };
 use std::{fs::File, io::Read, path::Path, sync::Arc, time::Duration};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// The variable of the token.
@@ -57,16 +58,22 @@ impl Secrets {
         }
     }
 
-    /// Opens the store, beside the one in the database.
+    /// Opens the store, beside the one in the database that is this `instance`.
     ///
     /// # Errors
-    /// Why Vault cannot be used.
-    pub(crate) async fn open(&self, database: &Arc<SqlSecrets>) -> Result<Arc<dyn SecretStore>, Failure> {
+    /// Why Vault cannot be used, or that what is there belongs to another database.
+    pub(crate) async fn open(
+        &self,
+        database: &Arc<SqlSecrets>,
+        instance: Uuid,
+    ) -> Result<Arc<dyn SecretStore>, Failure> {
         match self {
             Self::Database => Ok(Arc::<SqlSecrets>::clone(database)),
             Self::Vault(config) => {
                 warn_of_plain_http(config);
                 let store = VaultStore::connect(config).await.map_err(|error| unusable(config, &error))?;
+                // Before anything is written or swept there.
+                store.claim(instance).await.map_err(|error| foreign(config, &error))?;
                 tracing::info!(address = config.address, kv = ?store.kv_version(), "secrets are kept in Vault");
                 Ok(Arc::new(store))
             }
@@ -133,6 +140,16 @@ impl Transit {
 
 fn unusable(config: &VaultConfig, error: &archestra_core::Error) -> Failure {
     Failure::because(format!("Vault at {} cannot be used", config.address), error)
+}
+
+fn foreign(config: &VaultConfig, error: &archestra_core::Error) -> Failure {
+    match error {
+        archestra_core::Error::Conflict { .. } => Failure::because(
+            format!("--vault-prefix {}: it belongs to another database at Vault {}", config.prefix, config.address),
+            error,
+        ),
+        error => unusable(config, error),
+    }
 }
 
 fn warn_of_plain_http(config: &VaultConfig) {

@@ -74,11 +74,11 @@ impl Backends {
             .claim_ring(&replica(&config.database, instance))
             .await
             .map_err(|error| Failure::because("the key file does not fit the database", &error))?;
-        let supplied = config.secrets.open(&secrets).await?;
+        let supplied = config.secrets.open(&secrets, instance_id(&store).await?).await?;
         let runtime = match config.runtime {
             RuntimeKind::Kubernetes => {
                 let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
-                settings.instance = Some(platform_id(&store).await?);
+                settings.instance = Some(instance_id(&store).await?.simple().to_string());
                 settings.digest_keys = Some(Arc::new(ring.derive(Purpose::Digests)));
                 if let Some(peers) = &config.peers {
                     settings.peers = Some(peers.open(&ring).await?);
@@ -182,9 +182,11 @@ fn replica(database: &Database, address: SocketAddr) -> String {
 }
 
 /// What tells the platform on this database, with all its replicas, from those on other databases.
-async fn platform_id(store: &SqlStore) -> Result<String, Failure> {
-    let id = store.instance().await.map_err(|error| Failure::because("the database", &error))?;
-    Ok(id.simple().to_string())
+///
+/// # Errors
+/// Why the database does not say so.
+pub(crate) async fn instance_id(store: &SqlStore) -> Result<Uuid, Failure> {
+    store.instance().await.map_err(|error| Failure::because("the database", &error))
 }
 
 /// The namespaces that workloads were put into.

@@ -92,6 +92,11 @@ impl Kv {
         &self.prefix
     }
 
+    /// Mount and prefix, for people.
+    pub(super) fn shown_prefix(&self) -> String {
+        format!("{}/{}", self.mount, self.prefix)
+    }
+
     /// Where something of ours is within the mount.
     pub(super) fn path(&self, below: &str) -> String {
         match (self.prefix.as_str(), below) {

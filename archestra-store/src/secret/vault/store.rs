@@ -8,7 +8,7 @@ use super::{
 };
 use archestra_core::{
     Error, Result,
-    secret::{Accepts, Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
+    secret::{Accepts, Expect, SecretBundle, SecretRef, SecretStore, SecretValue, SecretVersion, StoredBundle},
 };
 use async_trait::async_trait;
 use std::{
@@ -16,6 +16,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// How often a write whose expectation is `Any` begins anew when another one came in between.
 const TRIES: u32 = 16;
@@ -25,6 +26,10 @@ const LARGEST: usize = 1024 * 1024;
 const WRITERS: usize = 16;
 /// What version 1 of the engine takes for the lifetime of a secret.
 const LIFETIMES: [&str; 2] = ["ttl", "lease"];
+/// Where it is written whose prefix this is. It is no reference, so that it is never listed, swept or copied as a secret.
+const OWNER: &str = "~instance";
+/// The key in it.
+const INSTANCE: &str = "instance";
 /// By how much longer a list may take than anything else.
 const LIST_TIMES: u32 = 4;
 
@@ -62,6 +67,25 @@ impl VaultStore {
         let cache = Cache::new(config.cache_for, config.cache_entries);
         let turns = (0..WRITERS).map(|_| Semaphore::new(1)).collect();
         Ok(Self { inner: Arc::new(Inner { kv, cache, turns }) })
+    }
+
+    /// Makes the prefix that of one database, whose [`instance`](crate::SqlStore::instance) this is, or makes sure that it is.
+    /// Whoever removes secrets that its database does not name must call this first: under the prefix of another one that
+    /// would be all of them. The first one to come writes a mark below the prefix; on version 1 of the engine two that come at
+    /// the same moment may both succeed, and the loser is refused from the next time on.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the prefix belongs to another database, with both instances, and why Vault does not answer.
+    pub async fn claim(&self, instance: Uuid) -> Result<()> {
+        let kv = &self.inner.kv;
+        let owner = kv.session.within("claiming the prefix", kv.prefix(), self.inner.claim(instance)).await?;
+        if owner == instance.to_string() {
+            return Ok(());
+        }
+        let reason = format!(
+            "the secrets there are those of the database {owner}, and this is the database {instance}: use another prefix, or restore the database that owns this one"
+        );
+        Err(Error::conflict("prefix", kv.shown_prefix(), reason))
     }
 
     /// Which version of the engine is mounted.
@@ -133,6 +157,38 @@ impl Inner {
         let number = present.unwrap_or(0) + 1;
         self.kv.write_numbered(path, bundle, number).await?;
         Ok(number)
+    }
+
+    /// Whose prefix this is, which is ours if it was nobody's.
+    async fn claim(&self, instance: Uuid) -> Result<String, Trouble> {
+        let path = self.kv.path(OWNER);
+        let ours: SecretBundle = [(INSTANCE, SecretValue::new(instance.to_string()))].into_iter().collect();
+        for _ in 0..TRIES {
+            // Before the look at what is there: what somebody writes in between makes our write fail.
+            let present = match self.kv.version {
+                KvVersion::V1 => 0,
+                KvVersion::V2 => self.kv.present(&path).await?,
+            };
+            match self.kv.read(&path).await {
+                Ok(found) => {
+                    return match found.fields.get(INSTANCE) {
+                        Some(Field::Text(owner)) => Ok(owner.expose().to_owned()),
+                        _ => Err(Trouble::Strange(format!("something else than our mark at {path}"))),
+                    };
+                }
+                Err(Trouble::Absent) => {}
+                Err(trouble) => return Err(trouble),
+            }
+            let written = match self.kv.version {
+                KvVersion::V1 => self.write_numbered(&path, &ours, Expect::Absent).await,
+                KvVersion::V2 => self.kv.write_versioned(&path, &ours, Some(present)).await,
+            };
+            match written {
+                Ok(_) | Err(Trouble::Mismatch) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Err(Trouble::Mismatch)
     }
 
     fn refuse(&self, reference: &SecretRef, bundle: &SecretBundle) -> Result<()> {
