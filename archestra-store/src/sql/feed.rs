@@ -31,10 +31,14 @@ use uuid::Uuid;
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(5);
+/// What was seen longer ago is not what is there now.
+const FRESH: Duration = Duration::from_secs(2);
 /// After so many looks at the change counter the head is read in any case.
 const TRUSTED: u32 = 5;
 /// What the log calls a mark by which a commit is found again. No store follows it.
 const MARKS: &str = "commit";
+/// Where a mark is among the rows of its commit.
+const MARK_POSITION: i32 = -1;
 /// How long it may take to find out whether a commit happened.
 const SETTLE: Duration = Duration::from_secs(15);
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
@@ -51,6 +55,20 @@ pub(super) struct Head {
 /// Reads the head.
 pub(super) async fn head<C: ConnectionTrait>(db: &C) -> Result<Head> {
     parse(row(db, &Query::select().columns(["revision", "floor"]).from("feed_head").take()).await?.as_ref())
+}
+
+/// The mark of a commit, where commits have marks. Two that took the same revision in databases that went apart differ in it.
+async fn mark_of<C: ConnectionTrait>(db: &C, dialect: Dialect, revision: u64) -> Result<Option<Uuid>> {
+    if !dialect.loses_answers() {
+        return Ok(None);
+    }
+    let mark = Query::select()
+        .column("id")
+        .from("changes")
+        .and_where(Expr::col("revision").eq(stored(revision)))
+        .and_where(Expr::col("position").eq(MARK_POSITION))
+        .take();
+    row(db, &mark).await?.map(|row| column(&row, "id")).transpose()
 }
 
 /// Takes the next revision. Until the transaction ends no other one gets further than this.
@@ -82,14 +100,16 @@ pub(super) async fn record<K: StoreKey>(
     keys: &BTreeSet<K>,
     mark: Option<Uuid>,
 ) -> Result<()> {
-    let rows = keys
-        .iter()
-        .zip(0_i32..)
-        .map(|(key, position)| {
-            vec![stored(revision).into(), position.into(), store.into(), key.label().into(), id(key)]
-        })
-        .chain(mark.map(|mark| vec![stored(revision).into(), (-1).into(), MARKS.into(), MARKS.into(), mark.into()]))
-        .collect();
+    let rows =
+        keys.iter()
+            .zip(0_i32..)
+            .map(|(key, position)| {
+                vec![stored(revision).into(), position.into(), store.into(), key.label().into(), id(key)]
+            })
+            .chain(mark.map(|mark| {
+                vec![stored(revision).into(), MARK_POSITION.into(), MARKS.into(), MARKS.into(), mark.into()]
+            }))
+            .collect();
     insert(tx, "changes", &["revision", "position", "store", "kind", "id"], rows).await
 }
 
@@ -152,8 +172,11 @@ pub(super) async fn prune(tx: &DatabaseTransaction, head: &Head, kept: u64) -> R
 struct Pulse {
     /// Counts its looks.
     looks: u64,
-    /// The newest commit it knows of.
+    /// When the latest one began.
+    begun: Instant,
+    /// The newest commit it knows of, and its mark.
     head: u64,
+    mark: Option<Uuid>,
     /// Why it could not look.
     trouble: Option<Arc<str>>,
 }
@@ -171,7 +194,8 @@ pub(super) struct Feed {
 impl Feed {
     /// Begins to watch `db`.
     pub(super) fn start(db: Database, interval: Duration) -> Self {
-        let (sender, pulse) = watch::channel(Pulse { looks: 0, head: 0, trouble: None });
+        let (sender, pulse) =
+            watch::channel(Pulse { looks: 0, begun: Instant::now(), head: 0, mark: None, trouble: None });
         let (wake, stop, tasks) = (Arc::new(Notify::new()), CancellationToken::new(), TaskTracker::new());
         let (heard, listening, unheard) = (Arc::clone(&wake), db.clone(), stop.clone().cancelled_owned());
         tasks.spawn(async move {
@@ -249,12 +273,15 @@ impl Poller {
         let mut pause = self.interval;
         let mut known = None;
         loop {
+            let begun = Instant::now();
             match self.look(known).await {
-                Ok(head) => {
-                    known = Some(head);
+                Ok((head, mark)) => {
+                    known = Some((head, mark));
                     pause = self.interval;
                     self.acquit().await;
-                    sender.send_modify(|pulse| *pulse = Pulse { looks: pulse.looks + 1, head, trouble: None });
+                    sender.send_modify(|pulse| {
+                        *pulse = Pulse { looks: pulse.looks + 1, begun, head, mark, trouble: None };
+                    });
                 }
                 Err(error) => {
                     known = None;
@@ -262,7 +289,9 @@ impl Poller {
                     tracing::warn!(%error, "the change feed cannot be read");
                     self.suspect(&error).await;
                     let trouble = Some(error.to_string().into());
-                    sender.send_modify(|pulse| *pulse = Pulse { looks: pulse.looks + 1, head: pulse.head, trouble });
+                    sender.send_modify(|pulse| {
+                        *pulse = Pulse { looks: pulse.looks + 1, begun, trouble, ..pulse.clone() };
+                    });
                 }
             }
             tokio::select! {
@@ -297,20 +326,21 @@ impl Poller {
         }
     }
 
-    async fn look(&mut self, known: Option<u64>) -> Result<u64> {
+    async fn look(&mut self, known: Option<(u64, Option<Uuid>)>) -> Result<(u64, Option<Uuid>)> {
         let look = async {
             let counter = self.db.dialect.change_counter(&self.db).await.map_err(super::error::db_error)?;
             let unchanged = counter.is_some() && counter == self.counter && self.trusted < TRUSTED;
             match known {
-                Some(head) if unchanged => {
+                Some(known) if unchanged => {
                     self.trusted += 1;
-                    Ok(head)
+                    Ok(known)
                 }
                 _ => {
                     let head = head(&self.db.watcher).await?;
+                    let mark = mark_of(&self.db.watcher, self.db.dialect, head.revision).await?;
                     self.counter = counter;
                     self.trusted = 0;
-                    Ok(head.revision)
+                    Ok((head.revision, mark))
                 }
             }
         };

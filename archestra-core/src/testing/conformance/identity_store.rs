@@ -54,6 +54,7 @@ suite! {
         a_feed_names_all_changes_since_its_position,
         a_feed_from_an_unknown_position_begins_with_resync,
         a_quiet_feed_goes_on_confirming,
+        a_feed_goes_on_confirming_while_somebody_writes,
         a_feed_does_not_name_what_failed,
         feeds_are_independent,
         a_feed_loses_nothing_while_many_write,

@@ -166,6 +166,8 @@ macro_rules! shared_cases {
             a_feed_from_an_unknown_position_begins_with_resync
             /// A feed without changes goes on confirming.
             a_quiet_feed_goes_on_confirming
+            /// A feed goes on confirming while somebody writes without a pause.
+            a_feed_goes_on_confirming_while_somebody_writes
             /// A commit that failed is in no feed.
             a_feed_does_not_name_what_failed
             /// Any number of feeds may be open, and one that is not read holds up nobody.

@@ -9,7 +9,7 @@ use futures::{StreamExt as _, stream, stream::BoxStream};
 use std::time::Duration;
 use tokio::{
     sync::watch,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
 const CONFIRM_EVERY: Duration = Duration::from_millis(500);
@@ -18,6 +18,9 @@ struct Follower<S: Rules> {
     table: Table<S>,
     newest: watch::Receiver<StoreRevision>,
     position: Option<StoreRevision>,
+    /// The newest commit there was when the first change since the last confirmation was asked for.
+    goal: Option<StoreRevision>,
+    confirmed: Option<Instant>,
     /// Made at the first poll, since a stream may be made outside of a runtime.
     confirm: Option<Interval>,
 }
@@ -27,7 +30,7 @@ pub(super) fn follow<S: Rules>(
     since: Option<StoreRevision>,
 ) -> BoxStream<'static, Result<FeedEvent<Key<S>>>> {
     let newest = table.0.newest.subscribe();
-    let follower = Follower { table, newest, position: since, confirm: None };
+    let follower = Follower { table, newest, position: since, goal: None, confirmed: None, confirm: None };
     stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await;
         Some((Ok(event), follower))
@@ -38,9 +41,17 @@ pub(super) fn follow<S: Rules>(
 impl<S: Rules> Follower<S> {
     async fn next(&mut self) -> FeedEvent<Key<S>> {
         loop {
-            self.newest.borrow_and_update();
+            let newest = *self.newest.borrow_and_update();
+            // Somebody who writes all the time would otherwise keep everything from being confirmed.
+            let reached = self.goal.is_some() && self.position >= self.goal;
+            if reached && self.confirmed.is_none_or(|at| at.elapsed() >= CONFIRM_EVERY) {
+                return self.confirmed();
+            }
             if let Some(event) = self.advance() {
                 self.position = Some(event.revision());
+                if matches!(event, FeedEvent::Changed { .. }) {
+                    self.goal.get_or_insert(newest);
+                }
                 return event;
             }
             let confirm = self.confirm.get_or_insert_with(|| {
@@ -50,11 +61,17 @@ impl<S: Rules> Follower<S> {
             });
             tokio::select! {
                 biased;
-                _ = confirm.tick() => return FeedEvent::Confirmed { revision: self.position.unwrap_or_default() },
+                _ = confirm.tick() => return self.confirmed(),
                 // The sender lives in the table that this follower holds.
                 _ = self.newest.changed() => {}
             }
         }
+    }
+
+    fn confirmed(&mut self) -> FeedEvent<Key<S>> {
+        self.confirmed = Some(Instant::now());
+        self.goal = None;
+        FeedEvent::Confirmed { revision: self.position.unwrap_or_default() }
     }
 
     /// The next event that is due by the log, if one is.

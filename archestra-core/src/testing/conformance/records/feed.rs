@@ -7,9 +7,13 @@ use crate::{
     secret::Expect as GenericExpect,
     testing::conformance::{LIMIT, RACERS, race, works},
 };
-use futures::{StreamExt as _, stream::BoxStream};
-use std::collections::BTreeSet;
-use tokio::time::timeout;
+use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use std::{collections::BTreeSet, time::Duration};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+/// For so long somebody who follows works off what came, in which several commits are made.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// A feed whose order and progress are checked as it is read.
 pub(in super::super) struct Feed<K> {
@@ -142,6 +146,49 @@ pub(in super::super) async fn a_quiet_feed_goes_on_confirming<S: Records>(store:
             other => panic!("a quiet feed only confirms, but it sent {other:?}"),
         }
     }
+}
+
+pub(in super::super) async fn a_feed_goes_on_confirming_while_somebody_writes<S: Records>(store: &S) {
+    let record = create(store, &["busy"]).await.remove(0);
+    let mut confirmed = present(store).await;
+    let mut feed = Feed::new(store.follow(Some(confirmed)));
+    let writer = AbortOnDropHandle::new(tokio::spawn({
+        let store = store.clone();
+        async move {
+            for n in 0_u64.. {
+                let change = S::changed(&record, &format!("content {n}"));
+                works(
+                    store.apply(ChangeSet::new().put(change, GenericExpect::Any)).await,
+                    "a record can be written over",
+                );
+                // So that readers get their turn on one thread, too.
+                tokio::task::yield_now().await;
+            }
+        }
+    }));
+    for _ in 0..3 {
+        let newer = async {
+            loop {
+                let mut event = Some(feed.next().await);
+                // Whoever follows takes what is there together, and then is busy with it while more is written.
+                for _ in 0..1000 {
+                    match event.take() {
+                        Some(FeedEvent::Confirmed { revision }) if revision > confirmed => return revision,
+                        Some(_) => event = feed.next().now_or_never(),
+                        None => break,
+                    }
+                }
+                sleep(BUSY).await;
+            }
+        };
+        confirmed = match timeout(LIMIT, newer).await {
+            Ok(newer) => newer,
+            Err(_) => {
+                panic!("a feed confirms at least once a second while others write, too, but did not within {LIMIT:?}")
+            }
+        };
+    }
+    assert!(!writer.is_finished(), "the writer writes all the time");
 }
 
 pub(in super::super) async fn a_feed_does_not_name_what_failed<S: Records>(store: &S) {
