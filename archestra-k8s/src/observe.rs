@@ -19,9 +19,10 @@ use archestra_core::{
 use chrono::Utc;
 use feed::Update;
 use futures::stream::BoxStream;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, networking::v1::NetworkPolicy};
 use kube::Client;
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -105,6 +106,16 @@ impl Observer {
         let store = self.lock();
         let deployment = Arc::clone(store.deployment(id)?);
         Some(Place { pods: store.serving(id), deployment })
+    }
+
+    /// Whether there is such a workload.
+    pub(crate) fn has(&self, id: &WorkloadId) -> bool {
+        self.lock().deployment(id).is_some()
+    }
+
+    /// The address of a workload's Service.
+    pub(crate) fn service(&self, id: &WorkloadId) -> Option<IpAddr> {
+        self.lock().parts.service(id)
     }
 
     /// All pods of a workload, those that end or have ended included; the oldest first.

@@ -175,6 +175,14 @@ impl Shared {
         }
     }
 
+    /// The links of workloads that are there, and those of removed ones, which are remembered no more. Whatever has a link was
+    /// seen, so what is not there now is gone.
+    fn links_now(&self) -> (Vec<Arc<Link>>, Vec<Arc<Link>>) {
+        let mut links = lock(&self.links);
+        let removed = links.extract_if(|id, _| !self.observer.has(id)).map(|(_, link)| link).collect();
+        (links.values().map(Arc::clone).collect(), removed)
+    }
+
     fn link(&self, id: &WorkloadId, place: &Place) -> Result<Arc<Link>> {
         if self.stop.is_cancelled() {
             return Err(unavailable("the platform is being stopped".to_owned()));
@@ -188,7 +196,8 @@ impl Shared {
     }
 }
 
-/// Ends the connections to pods that are gone: what is sent to a node that fell silent is answered by nobody.
+/// Ends the connections to workloads and pods that are gone, whoever removed them: what is sent to a node that fell silent is
+/// answered by nobody.
 async fn give_up_the_gone(shared: Arc<Shared>) {
     let mut changed = shared.observer.changed();
     loop {
@@ -196,8 +205,11 @@ async fn give_up_the_gone(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             known = changed.changed() => if known.is_err() { return },
         }
-        let links: Vec<_> = lock(&shared.links).values().map(Arc::clone).collect();
-        for link in links {
+        let (there, removed) = shared.links_now();
+        for link in removed {
+            link.stop.cancel();
+        }
+        for link in there {
             link.give_up_the_gone(&shared.observer);
         }
     }
@@ -211,3 +223,6 @@ fn unavailable(reason: String) -> Error {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

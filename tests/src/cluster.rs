@@ -92,10 +92,11 @@ impl Cluster {
         quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
     }
 
-    /// The names of all Secrets, Services and NetworkPolicies that are ours.
+    /// The names of everything that is ours but pods.
     pub async fn leftovers(&self) -> Vec<String> {
         use k8s_openapi::api::{
             apps::v1::Deployment,
+            coordination::v1::Lease,
             core::v1::{Secret, Service},
             networking::v1::NetworkPolicy,
         };
@@ -110,6 +111,8 @@ impl Cluster {
         names.extend(services.iter().map(|found| format!("Service {}", found.name_any())));
         let policies = Api::<NetworkPolicy>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
         names.extend(policies.iter().map(|found| format!("NetworkPolicy {}", found.name_any())));
+        let leases = Api::<Lease>::namespaced(client.clone(), namespace).list(&ours).await.unwrap();
+        names.extend(leases.iter().map(|found| format!("Lease {}", found.name_any())));
         names
     }
 

@@ -51,7 +51,8 @@ pub(crate) fn is_intact_secret(meta: &ObjectMeta) -> bool {
     fits(meta, owned_values(meta).map(|count| count.to_string()))
 }
 
-fn mark_of(meta: &ObjectMeta) -> Option<&String> {
+/// The mark that it bears.
+pub(crate) fn mark_of(meta: &ObjectMeta) -> Option<&String> {
     meta.annotations.as_ref()?.get(APPLIED)
 }
 

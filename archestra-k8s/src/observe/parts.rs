@@ -19,7 +19,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::core::PartialObjectMeta;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// What it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +51,10 @@ pub(crate) struct Part {
     uid: String,
     version: Option<u64>,
     condition: Condition,
+    /// The mark that it bears.
+    mark: Option<String>,
+    /// Where it is reached, if it is a Service.
+    address: Option<IpAddr>,
 }
 
 /// Whether it is as it was applied.
@@ -60,7 +67,9 @@ enum Condition {
 impl Part {
     /// A Service of ours.
     pub(crate) fn of_service(service: &Service) -> Option<Self> {
-        Self::of(Kind::Service, &service.metadata, intact::is_intact(service))
+        let address = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_ref()?.parse().ok());
+        let part = Self::of(Kind::Service, &service.metadata, intact::is_intact(service))?;
+        Some(Self { address, ..part })
     }
 
     /// A NetworkPolicy of ours.
@@ -81,6 +90,8 @@ impl Part {
             uid: view::uid(meta).to_owned(),
             version: meta.resource_version.as_ref().and_then(|version| version.parse().ok()),
             condition: if is_intact { Condition::Intact } else { Condition::Changed },
+            mark: intact::mark_of(meta).cloned(),
+            address: None,
         })
     }
 }
@@ -109,6 +120,17 @@ impl Parts {
                 self.noted.remove(key);
             }
         }
+    }
+
+    /// The address of a workload's Service.
+    pub(super) fn service(&self, id: &WorkloadId) -> Option<IpAddr> {
+        self.known.get(id)?.get(&(Kind::Service, names::object(id)))?.address
+    }
+
+    /// The mark of a workload's NetworkPolicy, if there is one.
+    pub(super) fn policy_mark(&self, id: &WorkloadId) -> Option<Option<&str>> {
+        let policy = self.known.get(id)?.get(&(Kind::NetworkPolicy, names::object(id)))?;
+        Some(policy.mark.as_deref())
     }
 
     /// What somebody else has changed or removed of a workload, in words.

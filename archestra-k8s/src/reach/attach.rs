@@ -116,6 +116,11 @@ pub(super) fn held(link: &Link) -> Result<Arc<Multiplexer>, String> {
 async fn keep(shared: Arc<Shared>, link: Arc<Link>, seen: Arc<Sighting>, state: watch::Sender<State>) {
     let (mut pause, mut well) = (PAUSE.0, Instant::now());
     loop {
+        // A Lease that is made now would be there for ever.
+        if !shared.observer.has(&link.id) {
+            state.send_replace(State::Refused("it was removed".to_owned()));
+            return;
+        }
         let reason = match lease::take(&shared, &link, &seen).await {
             Ok(held) => {
                 if hold(&shared, &link, held, &state).await == Ending::Stopped {
@@ -182,8 +187,10 @@ async fn hold(shared: &Shared, link: &Link, mut held: Held<'_>, state: &watch::S
     if let State::Ready(multiplexer) = state.send_replace(said) {
         multiplexer.shutdown().await;
     }
-    if ending == Ending::Stopped {
-        held.release().await;
+    match ending {
+        Ending::Stopped if shared.observer.has(&link.id) => held.release().await,
+        Ending::Stopped => held.remove().await,
+        Ending::Lost => {}
     }
     ending
 }

@@ -11,7 +11,10 @@ use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams, Preconditions},
+};
 use std::{sync::Mutex, time::Duration};
 use tokio::time::{Instant, sleep};
 
@@ -140,6 +143,17 @@ impl Held<'_> {
         let released = self.api.replace(&self.name, &params, &self.lease);
         if let Err(error) = within(self.shared.config.call_timeout, "giving up a Lease", released).await {
             tracing::debug!(lease = self.name, %error, "a Lease was not given up; it runs out");
+        }
+    }
+
+    /// Removes it with its workload: it may have been made when that was gone already.
+    pub(super) async fn remove(self) {
+        let ObjectMeta { uid, resource_version, .. } = self.lease.metadata;
+        let params =
+            DeleteParams { preconditions: Some(Preconditions { uid, resource_version }), ..DeleteParams::default() };
+        let removed = self.api.delete(&self.name, &params);
+        if let Err(error) = within_opt(self.shared.config.call_timeout, "removing a Lease", removed).await {
+            tracing::debug!(lease = self.name, %error, "a Lease was not removed; it is collected later");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Shared, attach, forward::Door, lock, route::Known, unavailable};
 use crate::{
-    error::{within, within_opt},
+    error::within_opt,
     names,
     observe::{Observer, view},
 };
@@ -11,7 +11,7 @@ use archestra_core::{
     runtime::{WorkloadId, stdio::Multiplexer},
     secret::SecretValue,
 };
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use std::{
     collections::HashMap,
@@ -33,7 +33,6 @@ pub(super) struct Link {
     /// Ends all of its connections.
     pub(super) stop: CancellationToken,
     token: Mutex<Option<SecretValue>>,
-    service: Mutex<Option<IpAddr>>,
     /// For each pod that there are connections to: what ends them, and the way that led there.
     pods: Mutex<HashMap<String, PodLink>>,
     /// The connection that all callers of a shared server share, and to which process it leads.
@@ -73,7 +72,6 @@ impl Link {
             namespace,
             stop,
             token: Mutex::default(),
-            service: Mutex::default(),
             pods: Mutex::default(),
             stream: Mutex::default(),
             listener: OnceCell::new(),
@@ -107,25 +105,6 @@ impl Link {
     /// The token, if it was read before.
     pub(super) fn known_token(&self) -> Option<SecretValue> {
         lock(&self.token).clone()
-    }
-
-    /// The address of the workload's Service.
-    pub(super) async fn service(&self, shared: &Shared) -> Result<IpAddr> {
-        if let Some(address) = *lock(&self.service) {
-            return Ok(address);
-        }
-        let services: Api<Service> = Api::namespaced(shared.client.clone(), &self.namespace);
-        let name = names::object(&self.id);
-        let service = within(shared.config.call_timeout, "reading a Service", services.get(&name)).await?;
-        let address = service.spec.and_then(|spec| spec.cluster_ip).and_then(|address| address.parse().ok());
-        let address = address.ok_or_else(|| unavailable(format!("the Service {name} has no address")))?;
-        *lock(&self.service) = Some(address);
-        Ok(address)
-    }
-
-    /// A Service that did not answer may be another one by now.
-    pub(super) fn forget_service(&self) {
-        *lock(&self.service) = None;
     }
 
     /// What ends when the pod does.

@@ -145,7 +145,10 @@ pub(super) async fn address(
 ) -> Result<Option<SocketAddr>> {
     let host = match way {
         Way::Pod => pod.address().ok_or_else(|| unavailable(format!("the pod {} has no address", pod.name())))?,
-        Way::Service => link.service(shared).await?,
+        Way::Service => shared
+            .observer
+            .service(&link.id)
+            .ok_or_else(|| unavailable(format!("the Service {} has no address", crate::names::object(&link.id))))?,
         Way::Name => {
             let name = service_name(shared, link);
             let found = timeout(shared.config.call_timeout, lookup_host((name.as_str(), port))).await;
@@ -211,11 +214,8 @@ pub(super) async fn stream(
     }
 }
 
-/// What one way that led nowhere means: a Service may be another one next time.
+/// Says of one way that it led nowhere.
 pub(super) fn bury(link: &Link, dead: &Dead) {
-    if dead.way == Way::Service {
-        link.forget_service();
-    }
     tracing::debug!(workload = %link.id, way = ?dead.way, reason = dead.reason, "a way to a server leads nowhere");
 }
 
