@@ -26,6 +26,7 @@ mod observe;
 mod overrides;
 mod peers;
 mod platform;
+mod policies;
 mod pull_secrets;
 mod reach;
 mod remove;

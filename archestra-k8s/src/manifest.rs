@@ -155,6 +155,18 @@ pub(crate) fn desired_beside(
     Ok(same_template.unwrap_or(desired))
 }
 
+/// The NetworkPolicy that the workload of this Deployment gets under the settings of today. Nothing of it depends on a revision.
+pub(crate) fn network_policy(deployment: &Deployment, config: &KubernetesConfig) -> Option<NetworkPolicy> {
+    let meta = &deployment.metadata;
+    let (id, wiring) = (names::workload_of(meta)?, Wiring::of(meta)?);
+    let team = meta.labels.as_ref().and_then(|labels| labels.get(names::TEAM)?.parse().ok());
+    let labels = names::labels(&id, team.as_ref(), config.instance.as_deref());
+    let metadata = json!({"name": names::object(&id), "namespace": meta.namespace, "labels": labels});
+    let mut policy = typed(network::policy_of(&id, &metadata, &config.network, wiring)).ok()?;
+    intact::mark(&mut policy);
+    Some(policy)
+}
+
 /// What digests are made with from now on.
 pub(crate) fn new_key(config: &KubernetesConfig) -> Key<'_> {
     Key::all(config.digest_keys.as_deref()).next().unwrap_or(Key::None)

@@ -86,6 +86,20 @@ impl Observer {
         synced::wait(self.progress.subscribe(), &self.namespace, SYNC_LIMIT).await
     }
 
+    /// The Deployments whose NetworkPolicy bears another mark than the one that it would get, once all there is is known.
+    ///
+    /// # Errors
+    /// As [`synced`](Self::synced).
+    pub(crate) async fn with_other_policy(
+        &self,
+        wanted: impl Fn(&Deployment) -> Option<String>,
+    ) -> Result<Vec<Arc<Deployment>>> {
+        self.synced().await?;
+        let mut progress = self.progress.subscribe();
+        drop(progress.wait_for(|progress| progress.has_listed(<NetworkPolicy as store::Tracked>::KIND)).await);
+        Ok(self.lock().with_other_policy(wanted))
+    }
+
     /// How a workload is.
     pub(crate) fn summary(&self, id: &WorkloadId) -> Option<WorkloadSummary> {
         self.lock().summary(id).cloned()

@@ -7,9 +7,11 @@ use crate::{
     check,
     cluster::Cluster,
     config::KubernetesConfig,
-    gc, logs, manifest, overrides,
+    gc, logs,
+    manifest::{self, Variables},
+    overrides,
     platform::Platform,
-    pull_secrets,
+    policies, pull_secrets,
     remove::{self, Pods},
     requests::Requests,
     restart, scheduling,
@@ -88,6 +90,9 @@ impl KubernetesRuntime {
             drop(tasks.spawn(peers.serve(holder, Arc::clone(&areas), tasks.clone(), stop.clone())));
         }
         let cluster = Cluster { client, config };
+        for area in areas.all() {
+            drop(tasks.spawn(policies::renew(cluster.clone(), area, Arc::clone(&turns), stop.clone())));
+        }
         drop(tasks.spawn(gc::run(cluster.clone(), Arc::clone(&areas), Arc::clone(&turns), stop.clone())));
         Self { cluster, requests, scheduling, areas, turns, tasks, stop }
     }

@@ -5,7 +5,9 @@ use crate::{
     config::{Egress, NetworkConfig},
     names::{self, MCP_PORT, Wiring},
 };
+use archestra_core::runtime::WorkloadId;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Everything that is not the public internet: what the egress floor keeps out, private networks among it.
 const PRIVATE_V4: [&str; 12] = [
@@ -45,12 +47,17 @@ pub(super) fn service(cx: &Context<'_>, wiring: Wiring) -> Option<Value> {
     }))
 }
 
-/// The NetworkPolicy: in from the gateway alone, and to the one port; out as the operator decided.
+/// The NetworkPolicy.
 pub(super) fn policy(cx: &Context<'_>, wiring: Wiring) -> Value {
-    let network = &cx.config.network;
+    let id = &cx.workload.id;
+    policy_of(id, &cx.metadata(&names::object(id)), &cx.config.network, wiring)
+}
+
+/// The NetworkPolicy of a workload: in from the gateway alone, and to the one port; out as the operator decided.
+pub(super) fn policy_of(id: &WorkloadId, metadata: &Value, network: &NetworkConfig, wiring: Wiring) -> Value {
     let mut types = vec!["Ingress"];
     let mut spec = json!({
-        "podSelector": {"matchLabels": names::selector(&cx.workload.id)},
+        "podSelector": {"matchLabels": names::selector(id)},
         "ingress": ingress(network, wiring),
     });
     if let Egress::Public { private } = &network.egress {
@@ -61,7 +68,7 @@ pub(super) fn policy(cx: &Context<'_>, wiring: Wiring) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": cx.metadata(&names::object(&cx.workload.id)),
+        "metadata": metadata,
         "spec": spec,
     })
 }

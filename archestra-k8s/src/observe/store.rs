@@ -112,6 +112,18 @@ impl Store {
         self.deployments.get(id).filter(|found| !view::is_terminating(&found.metadata))
     }
 
+    /// The Deployments whose NetworkPolicy bears another mark than the one that it would get.
+    pub(super) fn with_other_policy(&self, wanted: impl Fn(&Deployment) -> Option<String>) -> Vec<Arc<Deployment>> {
+        let is_other = |id: &WorkloadId, deployment: &Deployment| {
+            // One that is missing is put back by whoever owns the desired state.
+            self.parts
+                .policy_mark(id)
+                .is_some_and(|mark| wanted(deployment).is_some_and(|wanted| mark != Some(&wanted)))
+        };
+        let there = self.deployments.iter().filter(|(id, _)| self.deployment(id).is_some());
+        there.filter(|(id, found)| is_other(id, found)).map(|(_, found)| Arc::clone(found)).collect()
+    }
+
     /// All its pods, those that end or have ended included.
     pub(super) fn pods(&self, id: &WorkloadId) -> impl Iterator<Item = &Arc<Pod>> {
         self.pods.get(id).into_iter().flat_map(BTreeMap::values)

@@ -7,7 +7,7 @@ use archestra_core::{
     testing::fixtures,
 };
 use archestra_k8s::{
-    KubernetesConfig, KubernetesRuntime, ReachMode,
+    Egress, KubernetesConfig, KubernetesRuntime, NetworkConfig, ReachMode,
     testing::{FakeCluster, FakeImage},
 };
 use futures::future::join_all;
@@ -123,6 +123,38 @@ async fn a_new_platform_adopts_and_touches_no_pod() {
     assert!(!second.apply(&workload).await.unwrap().changed);
     says(&mut channel(&second, &workload).await, "adopted").await;
     assert_eq!(pods(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_network_settings_reach_what_runs_and_no_pod_is_touched() {
+    let cluster = cluster();
+    let workload = workload();
+    let platform = async |egress: Egress| {
+        let network = NetworkConfig { egress, ..NetworkConfig::default() };
+        let config =
+            KubernetesConfig { base_image: "example.com/base:1".to_owned(), network, ..KubernetesConfig::default() };
+        KubernetesRuntime::with_client(config, cluster.client()).await
+    };
+    let first = platform(Egress::default()).await;
+    running(&first, &workload).await;
+    let policy = || cluster.get::<NetworkPolicy>("default", workload.id.as_str()).unwrap();
+    let pods = || cluster.all::<Pod>("default").into_iter().map(|pod| pod.metadata.uid).collect::<Vec<_>>();
+    let deployment = || cluster.get::<Deployment>("default", workload.id.as_str()).unwrap().spec;
+    let before = (pods(), deployment());
+    assert!(policy().spec.unwrap().egress.is_some());
+    first.shutdown().await;
+
+    let second = platform(Egress::Everything).await;
+    until("the policy follows", || policy().spec.unwrap().egress.is_none()).await;
+    assert_eq!((pods(), deployment()), before);
+    assert_eq!(second.list().await.unwrap()[0].drift, None, "what the platform itself changes is no drift");
+    second.shutdown().await;
+
+    cluster.forget_requests();
+    let third = platform(Egress::Everything).await;
+    assert!(third.apply(&workload).await.unwrap().changed, "the Deployment says what it was applied with");
+    assert_eq!((pods(), deployment()), before);
+    third.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
