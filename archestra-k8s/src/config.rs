@@ -310,6 +310,10 @@ pub struct NetworkConfig {
     pub gateway_cidrs: BTreeSet<String>,
     /// What workloads may reach.
     pub egress: Egress,
+    /// Networks whose DNS servers workloads may ask too, where what they reach is limited. Without any they ask pods with the
+    /// label `k8s-app: kube-dns` in any namespace, as CoreDNS has it nearly everywhere, and a cache on the node at
+    /// 169.254.20.10. A cluster whose DNS is elsewhere, or answers behind another port than 53, has to be named here.
+    pub dns: BTreeSet<String>,
 }
 
 impl Default for NetworkConfig {
@@ -319,6 +323,7 @@ impl Default for NetworkConfig {
             gateway_namespace: None,
             gateway_cidrs: BTreeSet::new(),
             egress: Egress::default(),
+            dns: BTreeSet::new(),
         }
     }
 }

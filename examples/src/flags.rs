@@ -56,6 +56,8 @@ const DERIVED: &[(&str, &str)] = &[
     ("workload-allow", "nothing"),
     ("workload-service-accounts", "none"),
     ("workload-secrets", "none"),
+    ("workload-pull-secrets", "none"),
+    ("workload-dns", "none"),
     ("workload-egress", "none; public addresses only"),
     ("workload-reach", "auto"),
     ("gateway-labels", "app.kubernetes.io/name=archestra"),

@@ -130,6 +130,7 @@ fn decide_network(flags: &NetworkFlags, config: &mut KubernetesConfig) {
     if let Some(namespace) = &flags.gateway_namespace {
         network.gateway_namespace = Some(namespace.clone());
     }
+    network.dns.extend(flags.workload_dns.iter().flatten().cloned());
     network.gateway_cidrs.extend(flags.gateway_networks.iter().flatten().cloned());
 }
 
@@ -270,6 +271,7 @@ mod tests {
         assert_eq!((unset.reach, &unset.network.egress), (ReachMode::Auto, &Egress::default()));
         let set = [
             ("ARCHESTRA_WORKLOAD_EGRESS", "10.20.0.0/16"),
+            ("ARCHESTRA_WORKLOAD_DNS", "10.96.0.10/32"),
             ("ARCHESTRA_WORKLOAD_REACH", "port-forward"),
             ("ARCHESTRA_GATEWAY_LABELS", "app=gateway"),
             ("ARCHESTRA_GATEWAY_NAMESPACE", "edge"),
@@ -279,6 +281,7 @@ mod tests {
         let config = decide(&flags.kubernetes, &environment, Where::Pod).unwrap();
         let network = config.network;
         assert_eq!(network.egress, Egress::Public { private: ["10.20.0.0/16".to_owned()].into() });
+        assert_eq!(network.dns, ["10.96.0.10/32".to_owned()].into());
         assert_eq!(network.gateway_labels, [("app".to_owned(), "gateway".to_owned())].into());
         assert_eq!((config.reach, network.gateway_namespace.as_deref()), (ReachMode::PortForward, Some("edge")));
         assert_eq!(network.gateway_cidrs.len(), 2);

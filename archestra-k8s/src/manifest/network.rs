@@ -25,6 +25,9 @@ const PRIVATE_V4: [&str; 12] = [
     "240.0.0.0/4",
 ];
 
+/// Where a cache of cluster DNS on the node listens, by convention.
+const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
+
 /// The same for IPv6, with the form that stands for IPv4 addresses behind a translator.
 const PRIVATE_V6: [&str; 6] = ["::/128", "::1/128", "64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8"];
 
@@ -62,7 +65,7 @@ pub(super) fn policy_of(id: &WorkloadId, metadata: &Value, network: &NetworkConf
     });
     if let Egress::Public { private } = &network.egress {
         types.push("Egress");
-        spec["egress"] = egress(private.iter().map(String::as_str));
+        spec["egress"] = egress(private, &network.dns);
     }
     spec["policyTypes"] = json!(types);
     json!({
@@ -90,13 +93,19 @@ fn ingress(network: &NetworkConfig, wiring: Wiring) -> Value {
     json!([{"from": from, "ports": [{"port": MCP_PORT, "protocol": "TCP"}]}])
 }
 
-fn egress<'a>(private: impl Iterator<Item = &'a str>) -> Value {
-    // Names are resolved wherever the cluster's DNS is; a node-local cache has a link-local address.
-    let dns = json!({"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
+fn egress(private: &BTreeSet<String>, dns: &BTreeSet<String>) -> Value {
+    let block = |cidr: &str| json!({"ipBlock": {"cidr": cidr}});
+    // Whoever may ask any address at port 53 can carry anything out over it.
+    let mut servers = vec![
+        json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}),
+        block(NODE_LOCAL_DNS),
+    ];
+    servers.extend(dns.iter().map(|cidr| block(cidr)));
+    let dns = json!({"to": servers, "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]});
     let public = json!({"to": [
         {"ipBlock": {"cidr": "0.0.0.0/0", "except": PRIVATE_V4}},
         {"ipBlock": {"cidr": "::/0", "except": PRIVATE_V6}},
     ]});
-    let private: Vec<_> = private.map(|cidr| json!({"ipBlock": {"cidr": cidr}})).collect();
+    let private: Vec<_> = private.iter().map(|cidr| block(cidr)).collect();
     if private.is_empty() { json!([dns, public]) } else { json!([dns, public, {"to": private}]) }
 }

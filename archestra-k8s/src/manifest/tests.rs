@@ -229,6 +229,7 @@ fn the_network_is_what_the_operator_says() {
         gateway_namespace: Some("archestra".to_owned()),
         gateway_cidrs: ["192.0.2.7/32".to_owned()].into(),
         egress: Egress::Public { private: ["10.1.0.0/16".to_owned()].into() },
+        dns: ["10.9.0.10/32".to_owned()].into(),
         ..NetworkConfig::default()
     };
     let policy = |network: NetworkConfig, spec: WorkloadSpec| {
@@ -242,6 +243,12 @@ fn the_network_is_what_the_operator_says() {
     );
     assert_eq!(spec["ingress"][0]["from"][1]["ipBlock"]["cidr"], "192.0.2.7/32");
     assert_eq!(spec["egress"][2]["to"][0]["ipBlock"]["cidr"], "10.1.0.0/16");
+    let servers = json!([
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}},
+        {"ipBlock": {"cidr": "169.254.20.10/32"}},
+        {"ipBlock": {"cidr": "10.9.0.10/32"}},
+    ]);
+    assert_eq!(spec["egress"][0]["to"], servers, "nobody else is asked at port 53");
     let open =
         NetworkConfig { egress: Egress::Everything, gateway_labels: BTreeMap::new(), ..NetworkConfig::default() };
     let spec = policy(open, http());

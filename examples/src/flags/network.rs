@@ -16,6 +16,10 @@ pub(crate) struct NetworkFlags {
     /// The private networks that self-hosted servers may reach beside public addresses, as `10.20.0.0/16`; `*` for everything
     #[arg(long, value_name = "LIST", value_parser = egress)]
     pub(crate) workload_egress: Option<Destinations>,
+    /// The networks of DNS servers that self-hosted servers may ask, as `10.96.0.10/32`, beside the pods of the cluster that are
+    /// labelled k8s-app=kube-dns and a cache on the node at 169.254.20.10
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = network)]
+    pub(crate) workload_dns: Option<Vec<String>>,
     /// How self-hosted servers are reached: auto, cluster (by the names of their Services), direct (at the addresses of pods
     /// and Services) or port-forward (through the API server)
     #[arg(long, value_name = "MODE", value_parser = reach)]
@@ -44,6 +48,7 @@ impl NetworkFlags {
     pub(super) fn or(self, other: Self) -> Self {
         Self {
             workload_egress: self.workload_egress.or(other.workload_egress),
+            workload_dns: self.workload_dns.or(other.workload_dns),
             workload_reach: self.workload_reach.or(other.workload_reach),
             gateway_labels: self.gateway_labels.or(other.gateway_labels),
             gateway_namespace: self.gateway_namespace.or(other.gateway_namespace),
