@@ -12,6 +12,41 @@ const REQUESTS: &str = "requests";
 const LIMITS: &str = "limits";
 const RUN_AS_USER: &str = "runAsUser";
 const SCHEDULING: &str = "scheduling";
+const TEMPLATE: &str = "template";
+
+/// What we generate by ourselves, apart from what the configuration says: changed with a new one only, so that an upgrade rolls
+/// nothing that was made before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Template {
+    /// A pod behind a bridge has 10 s to end, and the bridge does not drain. Revisions that do not say have it.
+    One,
+    /// A pod behind a bridge has 30 s, in which calls under way finish; every container has requests and limits.
+    Two,
+}
+
+impl Template {
+    /// That of revisions that are made now.
+    pub(crate) const TODAY: Self = Self::Two;
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::Two => "2",
+        }
+    }
+
+    fn stored(stored: &BTreeMap<String, String>) -> Result<Self> {
+        match stored.get(TEMPLATE) {
+            // Nothing has been made of it earlier.
+            None if stored.is_empty() => Ok(Self::TODAY),
+            None => Ok(Self::One),
+            Some(label) => {
+                let known = [Self::One, Self::Two].into_iter().find(|one| one.label() == label);
+                known.ok_or_else(|| unreadable(TEMPLATE))
+            }
+        }
+    }
+}
 
 /// What a pod template takes from the platform and not from its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +58,7 @@ pub(crate) struct Platform {
     pub(crate) limits: BTreeMap<String, String>,
     pub(crate) run_as_user: i64,
     pub(crate) scheduling: Scheduling,
+    pub(crate) template: Template,
 }
 
 impl Platform {
@@ -37,6 +73,7 @@ impl Platform {
             (LIMITS, json(&config.limits)),
             (RUN_AS_USER, config.run_as_user.to_string()),
             (SCHEDULING, json(scheduling)),
+            (TEMPLATE, Template::TODAY.label().to_owned()),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
@@ -63,6 +100,7 @@ impl Platform {
             limits: read(stored, LIMITS)?.unwrap_or_else(|| config.limits.clone()),
             run_as_user,
             scheduling: read(stored, SCHEDULING)?.unwrap_or_default(),
+            template: Template::stored(stored)?,
         })
     }
 }
@@ -118,8 +156,19 @@ mod tests {
     }
 
     #[test]
+    fn revisions_that_do_not_say_were_made_with_the_first_template() {
+        let config = KubernetesConfig::default();
+        let mut stored = Platform::today(&config, &Scheduling::default());
+        let template = |stored: &BTreeMap<String, String>| Platform::stored(stored, &config).unwrap().template;
+        assert_eq!(template(&stored), Template::TODAY);
+        stored.remove(TEMPLATE);
+        assert_eq!(template(&stored), Template::One);
+        assert_eq!(template(&BTreeMap::new()), Template::TODAY, "what was not made yet is made as of today");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
-        for key in [REQUESTS, LIMITS, SCHEDULING, RUN_AS_USER, IMAGE_PULL_POLICY] {
+        for key in [REQUESTS, LIMITS, SCHEDULING, RUN_AS_USER, IMAGE_PULL_POLICY, TEMPLATE] {
             let stored = BTreeMap::from([(key.to_owned(), "{".to_owned())]);
             let error = Platform::stored(&stored, &KubernetesConfig::default()).unwrap_err();
             assert!(error.to_string().contains(key), "{error}");

@@ -4,6 +4,7 @@ use super::{Context, escape};
 use crate::{
     config::ImagePullPolicy,
     names::{self, BRIDGE_HEALTH_PORT, CONTAINER, HOME_DIRECTORY, MCP_PORT, Wiring},
+    platform::Template,
 };
 use archestra_core::runtime::{
     EnvValue, WorkloadPullSecret, WorkloadTransport,
@@ -23,9 +24,9 @@ pub(super) fn generated(cx: &Context<'_>, wiring: Wiring) -> Value {
     let mut pod = json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": match wiring {
-            Wiring::Bridge => BRIDGE_GRACE_SECONDS,
-            Wiring::Http | Wiring::Attach => GRACE_SECONDS,
+        "terminationGracePeriodSeconds": match (wiring, cx.platform.template) {
+            (Wiring::Bridge, Template::Two) => BRIDGE_GRACE_SECONDS,
+            (Wiring::Bridge, Template::One) | (Wiring::Http | Wiring::Attach, _) => GRACE_SECONDS,
         },
         "securityContext": pod_security(cx.user()),
         "containers": [container(cx, wiring)],

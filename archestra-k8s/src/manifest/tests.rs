@@ -170,6 +170,17 @@ fn what_the_platform_adds_comes_from_the_stored_revision() {
 }
 
 #[test]
+fn what_was_made_with_the_first_template_is_as_it_was() {
+    let mut spec = WorkloadSpec { platform: Platform::today(&config(), &Scheduling::default()), ..stdio() };
+    let today = made(spec.clone());
+    spec.platform.remove("template");
+    let before = made(spec);
+    assert_snapshot("template-1", &before);
+    assert_ne!(annotation(&before, TEMPLATE_HASH), annotation(&today, TEMPLATE_HASH));
+    assert_eq!(annotation(&today, TEMPLATE_HASH), annotation(&made(stdio()), TEMPLATE_HASH));
+}
+
+#[test]
 fn only_real_changes_roll() {
     let hash = |workload: &Workload| {
         let desired = desired(workload, &config(), "servers").unwrap();

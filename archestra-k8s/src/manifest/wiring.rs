@@ -1,10 +1,13 @@
 //! What no override changes: identity, labels, selector, secrets, the bridge. It is put back after everything else.
 
 use super::{Context, defaults, deployment, digest};
-use crate::names::{
-    self, BRIDGE_CONTAINER, BRIDGE_DIRECTORY, BRIDGE_FILE, BRIDGE_HEALTH_PORT, BRIDGE_PORT, BRIDGE_VOLUME, CONTAINER,
-    HEALTH_PORT, HOME_DIRECTORY, HOME_VOLUME, MCP_PORT, OWN_PREFIX, SECRETS_DIRECTORY, SECRETS_VOLUME, TOKEN_DIRECTORY,
-    TOKEN_KEY, TOKEN_VOLUME, Wiring, YES,
+use crate::{
+    names::{
+        self, BRIDGE_CONTAINER, BRIDGE_DIRECTORY, BRIDGE_FILE, BRIDGE_HEALTH_PORT, BRIDGE_PORT, BRIDGE_VOLUME,
+        CONTAINER, HEALTH_PORT, HOME_DIRECTORY, HOME_VOLUME, MCP_PORT, OWN_PREFIX, SECRETS_DIRECTORY, SECRETS_VOLUME,
+        TOKEN_DIRECTORY, TOKEN_KEY, TOKEN_VOLUME, Wiring, YES,
+    },
+    platform::Template,
 };
 use archestra_core::{
     runtime::{EnvValue, WorkloadTransport},
@@ -267,9 +270,10 @@ fn wrap(container: &mut Object, cx: &Context<'_>, grace: u64) {
         format!("0.0.0.0:{BRIDGE_HEALTH_PORT}").into(),
         "--token-file".into(),
         format!("{TOKEN_DIRECTORY}/{TOKEN_KEY}").into(),
-        "--drain".into(),
-        grace.saturating_sub(BRIDGE_END_SECONDS).to_string().into(),
     ];
+    if cx.platform.template >= Template::Two {
+        args.extend(["--drain".into(), grace.saturating_sub(BRIDGE_END_SECONDS).to_string().into()]);
+    }
     if cx.workload.spec.exclusive {
         args.push("--exclusive".into());
     }
