@@ -55,6 +55,16 @@ pub(crate) struct Context<'a> {
     pub(crate) namespace: &'a str,
     /// What digests over secret values are made with.
     pub(crate) key: Key<'a>,
+    pub(crate) variables: Variables,
+}
+
+/// Which variables a specification has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variables {
+    /// All that its entry knows, so that one which is not there is a mistake.
+    All,
+    /// Those that have a value; one which is not there was left blank.
+    Given,
 }
 
 impl Context<'_> {
@@ -174,7 +184,7 @@ pub(crate) fn new_key(config: &KubernetesConfig) -> Key<'_> {
 
 fn with_key(workload: &Workload, config: &KubernetesConfig, namespace: &str, key: Key<'_>) -> Result<Desired> {
     let platform = Platform::stored(&workload.spec.platform, config)?;
-    compute(&Context { workload, config, platform, namespace, key })
+    compute(&Context { workload, config, platform, namespace, key, variables: Variables::Given })
 }
 
 /// What is to be there, for a specification that has no findings of its own.

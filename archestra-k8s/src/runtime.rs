@@ -162,13 +162,13 @@ impl Runtime for KubernetesRuntime {
         validate::findings(workload, &self.cluster.config)
     }
 
-    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
-        overrides::sync_env(yaml, before, after)
-    }
     async fn check(&self, workload: &WorkloadSpec) -> Result<Vec<Finding>> {
         Box::pin(check::check(&self.cluster, &self.home(workload)?, workload)).await
     }
 
+    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
+        overrides::sync_env(yaml, before, after)
+    }
 
     async fn render(&self, workload: &Workload) -> Result<Manifest> {
         let namespace = self.home(&workload.spec)?;
@@ -176,7 +176,7 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn apply(&self, workload: &Workload) -> Result<Applied> {
-        let findings = self.validate(&workload.spec);
+        let findings = validate::findings_of(&workload.spec, &self.cluster.config, Variables::Given);
         if !findings.is_empty() {
             return Err(Error::Invalid(findings));
         }

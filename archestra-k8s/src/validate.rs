@@ -4,7 +4,7 @@ pub(crate) mod image;
 
 use crate::{
     config::{KubernetesConfig, Relaxation},
-    manifest::{self, Context},
+    manifest::{self, Context, Variables},
     platform::Platform,
 };
 use archestra_core::{
@@ -28,11 +28,16 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
 const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
-/// Everything that is wrong with a workload, its deployment YAML included. No I/O.
+/// Everything that is wrong with a workload that has all variables of its entry, its deployment YAML included. No I/O.
 ///
 /// The field of each finding is that of the entry the workload was made from: `selfHosted.env[2].name`.
 #[must_use]
 pub fn findings(spec: &WorkloadSpec, config: &KubernetesConfig) -> Vec<Finding> {
+    findings_of(spec, config, Variables::All)
+}
+
+/// The same, of a workload that may have fewer variables.
+pub(crate) fn findings_of(spec: &WorkloadSpec, config: &KubernetesConfig, variables: Variables) -> Vec<Finding> {
     let findings = of_spec(spec, config);
     if !findings.is_empty() {
         return findings;
@@ -41,7 +46,7 @@ pub fn findings(spec: &WorkloadSpec, config: &KubernetesConfig) -> Vec<Finding> 
     let namespace = spec.namespace.as_deref().unwrap_or(&config.namespace);
     let computed = Platform::stored(&spec.platform, config).and_then(|platform| {
         let key = manifest::new_key(config);
-        manifest::compute(&Context { workload: &workload, config, platform, namespace, key })
+        manifest::compute(&Context { workload: &workload, config, platform, namespace, key, variables })
     });
     match computed {
         Ok(_) => Vec::new(),

@@ -2,7 +2,7 @@
 
 use super::document::{Kind, Member, Node, finding};
 use crate::{
-    manifest::{Context, escape},
+    manifest::{Context, Variables, escape},
     names,
 };
 use archestra_core::{Finding, runtime::EnvValue};
@@ -25,6 +25,7 @@ pub(crate) struct Values {
     /// The keys of secret variables by name.
     secret: BTreeMap<String, String>,
     secret_name: String,
+    variables: Variables,
 }
 
 impl Values {
@@ -58,6 +59,7 @@ impl Values {
             plain,
             secret,
             secret_name: object,
+            variables: cx.variables,
         }
     }
 
@@ -85,6 +87,9 @@ impl Values {
             }
             Kind::Scalar(_) => {}
             Kind::List(items) => {
+                if usage == Use::Env && self.variables == Variables::Given {
+                    items.retain(|item| !self.is_blank(item));
+                }
                 for item in &mut *items {
                     if usage == Use::Env {
                         self.fill_secret(item);
@@ -111,12 +116,17 @@ impl Values {
         }
     }
 
+    /// Whether a variable's value is a secret that was left blank: there is no such variable then.
+    fn is_blank(&self, item: &Node) -> bool {
+        let name = item.get("value").and_then(secret_of);
+        name.is_some_and(|name| !self.secret.contains_key(name) && !self.plain.contains_key(name))
+    }
+
     /// Makes a variable whose value is the placeholder of a secret refer to that secret.
     fn fill_secret(&self, item: &mut Node) {
         let Kind::Map(members) = &mut item.kind else { return };
         let Some(value) = members.iter_mut().find(|one| one.key == "value") else { return };
-        let key = value.node.text().and_then(|text| text.strip_prefix("${secret.")?.strip_suffix('}'));
-        let Some(key) = key.and_then(|name| self.secret.get(name)) else { return };
+        let Some(key) = secret_of(&value.node).and_then(|name| self.secret.get(name)) else { return };
         let reference = json!({"secretKeyRef": {"name": self.secret_name, "key": key}});
         "valueFrom".clone_into(&mut value.key);
         value.node = from_value(&reference, value.line);
@@ -184,6 +194,11 @@ impl Values {
         }
         Ok(None)
     }
+}
+
+/// The secret that a value is nothing but the placeholder of.
+fn secret_of(value: &Node) -> Option<&str> {
+    value.text()?.strip_prefix("${secret.")?.strip_suffix('}')
 }
 
 /// What a value is used for, as far as it decides how it is written.

@@ -8,6 +8,10 @@ use archestra_core::{
 };
 
 fn filled(yaml: &str) -> Result<Value, Vec<Finding>> {
+    filled_with(yaml, Variables::All)
+}
+
+fn filled_with(yaml: &str, variables: Variables) -> Result<Value, Vec<Finding>> {
     let spec = WorkloadSpec {
         args: vec!["a b".to_owned(), "$(X)".to_owned()],
         env: vec![
@@ -25,6 +29,7 @@ fn filled(yaml: &str) -> Result<Value, Vec<Finding>> {
         platform,
         namespace: "servers",
         key: crate::manifest::Key::None,
+        variables,
     };
     let mut node = Node::parse(yaml).unwrap();
     let findings = Values::of(&cx).fill(&mut node);
@@ -66,4 +71,16 @@ fn a_secret_becomes_a_reference_and_nothing_else() {
     {
         assert_eq!(filled(yaml).unwrap_err().len(), 1, "{yaml}");
     }
+}
+
+#[test]
+fn a_secret_that_was_left_blank_is_no_variable() {
+    let yaml = "env: [{name: A, value: '${secret.OPTIONAL}'}, {name: B, value: '${secret.S}'}]";
+    let refused = filled_with(yaml, Variables::All).unwrap_err();
+    assert!(refused[0].reason.contains("no secret variable OPTIONAL"), "{refused:?}");
+    let value = filled_with(yaml, Variables::Given).unwrap();
+    let reference = json!({"name": "B", "valueFrom": value["env"][0]["valueFrom"]});
+    assert_eq!(value["env"], json!([reference]));
+    assert!(filled_with("env: [{name: A, value: 'x ${secret.OPTIONAL}'}]", Variables::Given).is_err());
+    assert!(filled_with("annotations: {a: '${secret.OPTIONAL}'}", Variables::Given).is_err());
 }
