@@ -241,11 +241,20 @@ pub enum Relaxation {
     /// Labels of the pod beside those that the platform sets itself. With such labels a pod may become a backend of somebody
     /// else's Service, or be let in by somebody else's network policy. Labels of the Deployment are free.
     Labels,
+    /// Annotations of the pod in domains of others, beside a few that are known to be harmless. By such annotations networks,
+    /// cloud roles and devices are given. Annotations of the Deployment are free.
+    Annotations,
+    /// A node, a scheduler or a runtime class that the pod names itself.
+    Scheduling,
+    /// Resources other than CPU, memory and ephemeral storage, and resource claims: devices of the node.
+    Devices,
+    /// Deleting a limit that the platform gives.
+    Limits,
 }
 
 impl Relaxation {
     /// All there are.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::HostPath,
         Self::HostNamespaces,
         Self::HostPorts,
@@ -257,6 +266,10 @@ impl Relaxation {
         Self::ServiceAccountToken,
         Self::Volumes,
         Self::Labels,
+        Self::Annotations,
+        Self::Scheduling,
+        Self::Devices,
+        Self::Limits,
     ];
 
     /// The word an operator writes.
@@ -274,6 +287,10 @@ impl Relaxation {
             Self::ServiceAccountToken => "service-account-token",
             Self::Volumes => "volumes",
             Self::Labels => "labels",
+            Self::Annotations => "annotations",
+            Self::Scheduling => "scheduling",
+            Self::Devices => "devices",
+            Self::Limits => "limits",
         }
     }
 }

@@ -219,7 +219,7 @@ fn deployment(cx: &Context<'_>) -> Result<(Value, Wiring)> {
     };
     let document = Override::parse(text, &overrides::Values::of(cx)).map_err(Error::Invalid)?;
     let wiring = cx.wiring(document.command().unwrap_or(own));
-    let mut merged = document.apply(deployment::generated(cx, wiring)).map_err(Error::Invalid)?;
+    let mut merged = document.apply(deployment::generated(cx, wiring), &cx.platform).map_err(Error::Invalid)?;
     let (inherited, own) = document.scheduling(&cx.platform.scheduling);
     deployment::schedule(&mut merged, &inherited, &own);
     let mut findings = document.findings(&merged, cx, wiring);

@@ -6,6 +6,7 @@ mod placed;
 mod placeholder;
 mod policy;
 mod quantity;
+mod resources;
 mod strict;
 mod sync;
 
@@ -16,6 +17,7 @@ pub use sync::sync_env;
 use crate::{
     manifest::{Command, Context},
     names::{CONTAINER, Wiring},
+    platform::{Platform, Template},
 };
 use archestra_core::{
     Finding,
@@ -107,12 +109,15 @@ impl Override {
     ///
     /// # Errors
     /// What does not fit together.
-    pub(crate) fn apply(&self, generated: Value) -> Result<Value, Vec<Finding>> {
+    pub(crate) fn apply(&self, generated: Value, platform: &Platform) -> Result<Value, Vec<Finding>> {
         let given = self.document.to_value();
         let mut merged = match self.mode {
             Mode::Patch => merge::merge(generated, given, ""),
             Mode::Replace => merge::fill(self.document.plain(), generated, ""),
         };
+        if platform.template >= Template::Two {
+            resources::complete(&mut merged, &self.document, platform);
+        }
         let above = quantity::settle(&mut merged, &self.document.plain());
         if above.is_empty() {
             Ok(merged)

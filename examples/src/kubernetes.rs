@@ -111,6 +111,7 @@ pub(crate) fn decide(
     config.policy.allow.extend(flags.workload_allow.iter().flatten().copied());
     config.policy.service_accounts.extend(flags.workload_service_accounts.iter().flatten().cloned());
     config.policy.secrets.extend(flags.workload_secrets.iter().flatten().cloned());
+    config.policy.pull_secrets.extend(flags.workload_pull_secrets.iter().flatten().cloned());
     decide_network(&flags.network, &mut config);
     Ok(config)
 }
@@ -232,6 +233,7 @@ mod tests {
         let flags = KubernetesFlags {
             workload_allow: Some(vec![Relaxation::Volumes, Relaxation::Labels]),
             workload_secrets: Some(vec!["shared".to_owned()]),
+            workload_pull_secrets: Some(vec!["regcred".to_owned()]),
             ..KubernetesFlags::default()
         };
         let environment = Environment::from([("HOME", "/home/a")]);
@@ -239,6 +241,7 @@ mod tests {
         assert!(policy.allows(Relaxation::Volumes) && policy.allows(Relaxation::Labels));
         assert!(!policy.allows(Relaxation::HostPath));
         assert_eq!(policy.secrets, BTreeSet::from(["shared".to_owned()]));
+        assert_eq!(policy.pull_secrets, BTreeSet::from(["regcred".to_owned()]));
     }
 
     #[test]

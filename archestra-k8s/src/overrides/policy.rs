@@ -1,5 +1,6 @@
 //! What a Deployment may not ask for unless the operator's policy allows it, and what Kubernetes would refuse of it.
 
+mod resources;
 mod volumes;
 
 use super::document::{Path, Step};
@@ -17,6 +18,17 @@ const LONGEST_GRACE_SECONDS: i64 = 300;
 
 /// How long a pod may take to end: of the pod, or of one of its probes.
 const GRACE: &str = "terminationGracePeriodSeconds";
+
+/// Domains whose annotations say who confines a container; `unconfined` is looked at apart.
+const PROFILES: [&str; 3] = [
+    "seccomp.security.alpha.kubernetes.io",
+    "container.seccomp.security.alpha.kubernetes.io",
+    "container.apparmor.security.beta.kubernetes.io",
+];
+
+/// Domains whose annotations give a pod nothing: they are notes for those who look at it.
+const NOTES: [&str; 4] =
+    ["app.kubernetes.io", "kubectl.kubernetes.io", "cluster-autoscaler.kubernetes.io", "prometheus.io"];
 
 /// A refusal: where, why, and what to do.
 #[derive(Debug)]
@@ -107,15 +119,19 @@ impl Check<'_> {
     }
 
     fn annotations(&mut self, annotations: &Value) {
-        let profiles = [
-            "seccomp.security.alpha.kubernetes.io/",
-            "container.seccomp.security.alpha.kubernetes.io/",
-            "container.apparmor.security.beta.kubernetes.io/",
-        ];
         for (key, value) in annotations.as_object().into_iter().flatten() {
-            if profiles.iter().any(|prefix| key.starts_with(prefix)) && value == "unconfined" {
-                self.inside(annotations, key, |check, _| check.relax(Relaxation::Unconfined, "an unconfined profile"));
-            }
+            // Without a domain it is nobody's but the person's own, and what is ours is put back or left out.
+            let Some((domain, _)) = key.split_once('/').filter(|_| !key.starts_with(OWN_PREFIX)) else { continue };
+            self.inside(annotations, key, |check, _| {
+                if PROFILES.contains(&domain) {
+                    if value == "unconfined" {
+                        check.relax(Relaxation::Unconfined, "an unconfined profile");
+                    }
+                } else if !NOTES.contains(&domain) {
+                    let reason = format!("annotations of {domain} may give the pod networks, cloud roles or devices");
+                    check.relax(Relaxation::Annotations, &reason);
+                }
+            });
         }
     }
 
@@ -150,6 +166,18 @@ impl Check<'_> {
                 check.refuse(format!("Unsupported value: {policy}: supported values: \"Always\""), "remove it");
             }
         });
+        for key in ["nodeName", "schedulerName", "runtimeClassName"] {
+            self.inside(pod, key, |check, name| {
+                if name != "default-scheduler" {
+                    check.relax(Relaxation::Scheduling, "the cluster decides where and by what a pod is run");
+                }
+            });
+        }
+        self.inside(pod, "resourceClaims", |check, claims| {
+            if claims.as_array().is_some_and(|claims| !claims.is_empty()) {
+                check.relax(Relaxation::Devices, "devices of the node");
+            }
+        });
         self.inside(pod, "priorityClassName", |check, class| {
             if class.as_str().is_some_and(|class| class.starts_with("system-")) {
                 check.refuse(
@@ -173,6 +201,7 @@ impl Check<'_> {
         self.each(pod, "volumes", Self::volume);
         for key in ["initContainers", "containers"] {
             self.each(pod, key, Self::container);
+            self.each(pod, key, Self::resources);
         }
         self.inside(pod, "ephemeralContainers", |check, _| {
             check.refuse("Forbidden: ephemeral containers not allowed in pod template", "remove them");
@@ -236,7 +265,7 @@ impl Check<'_> {
             WorkloadPullSecret::Credentials { .. } => names::pull_secret(&self.cx.workload.id, n) == name,
         };
         if !pulls.any(own) && !self.policy.pull_secrets.contains(name) {
-            let remedy = "name it in `imagePullSecrets` of the entry, or ask the operator to add it to the pull secrets of the override policy";
+            let remedy = "name it in `imagePullSecrets` of the entry, or ask the operator to add it to the pull secrets of the override policy (`--workload-pull-secrets`)";
             self.refuse(format!("Forbidden: the pull secret {name:?} is not one of this workload's"), remedy);
         }
     }

@@ -135,6 +135,28 @@ fn what_nobody_may_ask_for_is_refused_with_its_line() {
         (pod("volumes: [{name: v, gitRepo: {repository: r}}]"), ["line 4", "gitRepo"]),
         (pod("volumes: [{name: v, flexVolume: {driver: d}}]"), ["line 4", "flexVolume"]),
         (pod("priorityClassName: system-node-critical"), ["line 4", "system-node-critical"]),
+        (pod("nodeName: node1"), ["line 4: spec.template.spec.nodeName", "allow `scheduling`"]),
+        (pod("schedulerName: own"), ["line 4: spec.template.spec.schedulerName", "allow `scheduling`"]),
+        (pod("runtimeClassName: runc"), ["line 4: spec.template.spec.runtimeClassName", "allow `scheduling`"]),
+        (pod("resourceClaims: [{name: gpu, resourceClaimName: c}]"), ["line 4", "allow `devices`"]),
+        (container("resources: {limits: {nvidia.com/gpu: 1}}"), ["line 6", "allow `devices`"]),
+        (container("resources: {requests: {hugepages-2Mi: 4Mi}}"), ["line 6", "hugepages-2Mi"]),
+        (container("resources: {claims: [{name: gpu}]}"), ["line 6", "allow `devices`"]),
+        (container("resources: null"), ["line 6: spec.template.spec.containers[0].resources.limits.", "allow `limits`"]),
+        (container("resources: {limits: null}"), ["line 6: spec.template.spec.containers[0].resources.limits.", "allow `limits`"]),
+        (container("resources: {limits: {memory: null}}"), ["line 6", "resources.limits.memory"]),
+        (pod("containers: [{name: side, image: x:1, resources: {limits: {memory: null}}}]"), ["line 4", "resources.limits.memory"]),
+        (container("image: Wrong"), ["line 6", "couldn't parse image reference"]),
+        (pod("initContainers: [{name: prepare, image: 'a b'}]"), ["line 4", "couldn't parse image reference"]),
+        (pod("volumes: [{name: v, cinder: {volumeID: i, secretRef: {name: s}}}]"), ["line 4", "cinder.secretRef.name"]),
+        (
+            "spec:\n  template:\n    metadata:\n      annotations:\n        k8s.v1.cni.cncf.io/networks: storage\n".to_owned(),
+            ["line 5", "allow `annotations`"],
+        ),
+        (
+            "spec: {template: {metadata: {annotations: {iam.amazonaws.com/role: admin}}}}".to_owned(),
+            ["line 1", "iam.amazonaws.com"],
+        ),
         (pod("terminationGracePeriodSeconds: 301"), ["line 4", "equal to 300"]),
         (container("livenessProbe: {exec: {command: [a]}, terminationGracePeriodSeconds: 3600}"), ["line 6", "equal to 300"]),
         (
@@ -182,7 +204,7 @@ spec:
       containers:
       - name: mcp-server
         imagePullPolicy: Always
-        resources: {limits: {memory: null}}
+        resources: {requests: {memory: null}}
         readinessProbe: {exec: {command: [check]}}
         env:
         - {name: LEVEL, $patch: delete}
@@ -192,7 +214,7 @@ spec:
     let main = &pod["containers"][0];
     assert_eq!(pod["terminationGracePeriodSeconds"], Value::Null);
     assert_eq!(main["imagePullPolicy"], "Always");
-    assert_eq!(main["resources"]["limits"]["memory"], Value::Null);
+    assert_eq!(main["resources"]["requests"]["memory"], main["resources"]["limits"]["memory"], "as Kubernetes has it");
     assert_eq!(main["readinessProbe"]["httpGet"], Value::Null);
     assert_eq!(main["readinessProbe"]["exec"]["command"][0], "check");
     let names: Vec<_> = main["env"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
@@ -314,4 +336,43 @@ proptest! {
             prop_assert!(!text.contains("hunter2"));
         }
     }
+}
+
+#[test]
+fn no_container_goes_without_requests_and_limits() {
+    let resources = |text: &str| {
+        let pod = pod(&format!("spec: {{template: {{spec: {{containers: [{{name: side, image: 'x:1'{text}}}]}}}}}}"));
+        pod["containers"].as_array().unwrap().iter().find(|one| one["name"] == "side").unwrap()["resources"].clone()
+    };
+    let config = KubernetesConfig::default();
+    let all = serde_json::json!({"requests": config.requests, "limits": config.limits});
+    assert_eq!(resources(""), all);
+    assert_eq!(resources(", resources: {}"), all);
+    let more = resources(", resources: {requests: {memory: 2Gi}}");
+    assert_eq!((&more["requests"]["memory"], &more["limits"]["memory"]), (&"2Gi".into(), &"2Gi".into()));
+    let own = resources(", resources: {limits: {memory: 64Mi}}");
+    assert_eq!((&own["requests"]["memory"], &own["limits"]["memory"]), (&"64Mi".into(), &"64Mi".into()));
+    assert_eq!(own["limits"]["ephemeral-storage"], all["limits"]["ephemeral-storage"]);
+}
+
+#[test]
+fn limits_are_deleted_where_the_operator_allows_it() {
+    let mut config = KubernetesConfig::default();
+    config.policy.allow.insert(crate::config::Relaxation::Limits);
+    for own in
+        ["{name: mcp-server, resources: null}", "{name: side, image: 'x:1', resources: {limits: {memory: null}}}"]
+    {
+        let yaml = format!("spec: {{template: {{spec: {{containers: [{own}]}}}}}}");
+        assert_eq!(validate::findings(&spec(&yaml), &config), [], "{own}");
+        assert_refused(&yaml, &["allow `limits`"]);
+    }
+}
+
+#[test]
+fn what_only_notes_something_is_taken() {
+    let annotations = "{note: a, prometheus.io/scrape: 'true', kubectl.kubernetes.io/default-container: mcp-server}";
+    let yaml = format!(
+        "spec: {{template: {{metadata: {{annotations: {annotations}}}, spec: {{schedulerName: default-scheduler}}}}}}"
+    );
+    assert_eq!(findings(&yaml), Vec::<String>::new());
 }

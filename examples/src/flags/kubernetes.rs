@@ -24,7 +24,8 @@ pub(crate) struct KubernetesFlags {
     #[arg(long, value_name = "LIST", value_parser = quantities)]
     pub(crate) workload_limits: Option<Quantities>,
     /// What entries may relax of the way pods are locked down: host-path, host-namespaces, host-ports, privileged,
-    /// privilege-escalation, capabilities, root, unconfined, service-account-token, volumes, labels
+    /// privilege-escalation, capabilities, root, unconfined, service-account-token, volumes, labels, annotations, scheduling,
+    /// devices, limits
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = relaxation)]
     pub(crate) workload_allow: Option<Vec<Relaxation>>,
     /// The service accounts that entries may name
@@ -33,6 +34,9 @@ pub(crate) struct KubernetesFlags {
     /// The Secrets of the namespace that the deployment YAML of entries may read
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) workload_secrets: Option<Vec<String>>,
+    /// The pull secrets that the deployment YAML of entries may name, beside those that the entry itself lists
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) workload_pull_secrets: Option<Vec<String>>,
     #[command(flatten)]
     pub(crate) network: NetworkFlags,
     /// Where other replicas of this server reach this one: servers that are attached to have one stream, which one replica holds
@@ -59,6 +63,7 @@ impl KubernetesFlags {
             workload_allow: self.workload_allow.or(other.workload_allow),
             workload_service_accounts: self.workload_service_accounts.or(other.workload_service_accounts),
             workload_secrets: self.workload_secrets.or(other.workload_secrets),
+            workload_pull_secrets: self.workload_pull_secrets.or(other.workload_pull_secrets),
             network: self.network.or(other.network),
             peer_listen: self.peer_listen.or(other.peer_listen),
             peer_advertise: self.peer_advertise.or(other.peer_advertise),

@@ -11,10 +11,11 @@ const KINDS: [&str; 5] = ["emptyDir", "configMap", "downwardAPI", "projected", "
 const SOURCES: [&str; 5] = ["configMap", "downwardAPI", "secret", "serviceAccountToken", "clusterTrustBundle"];
 
 /// Where volumes of these kinds name a Secret.
-const REFERENCES: [(&str, &str); 7] = [
+const REFERENCES: [(&str, &str); 8] = [
     ("csi", "nodePublishSecretRef"),
     ("flexVolume", "secretRef"),
     ("cephfs", "secretRef"),
+    ("cinder", "secretRef"),
     ("iscsi", "secretRef"),
     ("rbd", "secretRef"),
     ("scaleIO", "secretRef"),
