@@ -1,7 +1,7 @@
 //! Revisions of workloads: how a new one is made, which one is desired, and how it reaches the runtime.
 
 use super::{
-    Lifecycle, now,
+    ATTEMPTS, Lifecycle, now,
     workload::{pick_secrets, same_workload},
 };
 use archestra_core::{
@@ -13,7 +13,7 @@ use archestra_core::{
     runtime::{Applied, Revision, RevisionNumber, Runtime, Workload, WorkloadId, WorkloadSpec},
     secret::{Expect, SecretRef},
 };
-use std::{future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 /// What a revision is to be made of.
 #[derive(Debug, Clone)]
@@ -106,6 +106,18 @@ impl Lifecycle {
         Ok(all)
     }
 
+    /// What the platform adds to a revision that is made now, after this one. What the runtime does not know at the moment
+    /// stays as it was.
+    pub(super) fn platform(&self, newest: Option<&Revision>) -> BTreeMap<String, String> {
+        let mut platform = self.options().platform.clone();
+        let today = self.runtime().map(Runtime::platform).unwrap_or_default();
+        let before = newest.map(|newest| newest.spec.platform.clone()).unwrap_or_default();
+        for (name, value) in today.into_iter().chain(before) {
+            platform.entry(name).or_insert(value);
+        }
+        platform
+    }
+
     /// What a runtime is asked to run for a revision, with its secrets.
     pub(super) async fn workload_of(&self, revision: &Revision) -> Result<Workload> {
         let mut bundles = Vec::with_capacity(revision.secrets.len());
@@ -126,15 +138,32 @@ impl Lifecycle {
     pub(super) async fn apply_newest(&self, workload: &WorkloadId) -> Result<Option<RevisionNumber>> {
         let runtime =
             self.runtime().ok_or(Error::Unsupported { backend: "this platform", operation: "run servers" })?;
-        let Some(newest) = self.history(workload).await?.pop() else { return Ok(None) };
+        let Some((newest, desired)) = self.desired(workload).await? else { return Ok(None) };
         let number = newest.value.number;
-        let outcome = match self.workload_of(&newest.value).await {
+        let outcome = match desired {
             Ok(desired) => self.within("applying a workload", runtime.apply(&desired)).await,
             Err(error) => Err(error),
         };
         self.inner.jobs.note_refusal(workload, outcome.as_ref().err().map(ToString::to_string));
         self.note_namespace(newest, &outcome?).await;
         Ok(Some(number))
+    }
+
+    /// The newest revision of a workload and what a runtime is asked for by it. Its secrets may take long to be read: if there
+    /// is a newer revision by then, that one is the newest, and nothing is handed on that would take its place.
+    async fn desired(&self, workload: &WorkloadId) -> Result<Option<(Versioned<Revision>, Result<Workload>)>> {
+        let mut newest = self.history(workload).await?.pop();
+        let mut tries = 1;
+        loop {
+            let Some(found) = newest else { return Ok(None) };
+            let desired = self.workload_of(&found.value).await;
+            newest = self.history(workload).await?.pop();
+            let still = newest.as_ref().is_some_and(|newest| newest.value == found.value);
+            if still || tries == ATTEMPTS {
+                return Ok(Some((found, desired)));
+            }
+            tries += 1;
+        }
     }
 
     /// As [`apply_newest`](Self::apply_newest), unless `applied` still is the newest one.

@@ -26,9 +26,9 @@ pub(super) struct Jobs {
 
 /// A removal that is under way.
 #[derive(Debug)]
-pub(super) struct Ending<'a> {
-    jobs: &'a Jobs,
-    workload: &'a WorkloadId,
+pub(super) struct Ending {
+    jobs: Arc<Jobs>,
+    workload: WorkloadId,
 }
 
 /// The right to work on one installation; given back when dropped.
@@ -76,9 +76,9 @@ impl Jobs {
     }
 
     /// Notes that a workload is being removed, until what is returned is dropped.
-    pub(super) fn begin_ending<'a>(&'a self, workload: &'a WorkloadId) -> Ending<'a> {
+    pub(super) fn begin_ending(self: &Arc<Self>, workload: &WorkloadId) -> Ending {
         *self.ending().entry(workload.clone()).or_default() += 1;
-        Ending { jobs: self, workload }
+        Ending { jobs: Arc::clone(self), workload: workload.clone() }
     }
 
     /// Whether a workload is being removed.
@@ -130,13 +130,20 @@ impl Drop for Claim {
     }
 }
 
-impl Drop for Ending<'_> {
+impl Ending {
+    /// What is being removed.
+    pub(super) const fn workload(&self) -> &WorkloadId {
+        &self.workload
+    }
+}
+
+impl Drop for Ending {
     fn drop(&mut self) {
         let mut ending = self.jobs.ending();
-        if let Some(count) = ending.get_mut(self.workload) {
+        if let Some(count) = ending.get_mut(&self.workload) {
             *count -= 1;
             if *count == 0 {
-                ending.remove(self.workload);
+                ending.remove(&self.workload);
             }
         }
     }
@@ -148,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_twice_is_ending_until_both_are_done() {
-        let (jobs, workload) = (Jobs::default(), WorkloadId::of_installation(InstallationId::new()));
+        let (jobs, workload) = (Arc::new(Jobs::default()), WorkloadId::of_installation(InstallationId::new()));
         let (first, second) = (jobs.begin_ending(&workload), jobs.begin_ending(&workload));
         drop(first);
         assert!(jobs.is_ending(&workload));

@@ -1,6 +1,6 @@
 //! The reconciler: keeps what runs the same as what is stored, resumes what was interrupted, and lists tools that changed.
 
-use super::Lifecycle;
+use super::{Lifecycle, jobs::Ending};
 use archestra_core::{
     Result,
     catalog::{CatalogStoreExt, Kind, Query, RecordKey},
@@ -25,8 +25,17 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 struct Pending {
     everything: bool,
     consumers: bool,
+    /// Revisions were made or went: what is known of them is read anew.
+    revisions: bool,
     relist: BTreeSet<WorkloadId>,
     due: Option<Instant>,
+}
+
+impl Pending {
+    /// Sees to it that there is a pass at this time at the latest.
+    fn by(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
 }
 
 /// What the reconciler remembers between two passes.
@@ -37,16 +46,31 @@ struct Memory {
     /// When what runs was started, to tell a new start from an old one.
     running: HashMap<WorkloadId, Option<chrono::DateTime<chrono::Utc>>>,
     swept: Option<Instant>,
-    /// When what somebody else had changed was put back last.
-    mended: HashMap<WorkloadId, Instant>,
+    /// When what somebody else had changed was put back last, by what that was.
+    mended: HashMap<(WorkloadId, String), Instant>,
+    /// The newest revision of each workload, once it was read.
+    newest: Option<HashMap<WorkloadId, RevisionNumber>>,
+    /// What was done that is done once after the start.
+    started: Started,
+}
+
+/// How far the start has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Started {
+    #[default]
+    NotYet,
+    /// What needs no runtime is done.
+    Remote,
+    /// All of it.
+    Whole,
 }
 
 impl Lifecycle {
     /// Reconciles until `shutdown`, then ends what is under way in the background.
     ///
     /// At the start, on every change of the catalog and of workloads, and from time to time it applies what is stored and
-    /// does not run or was changed by somebody else, removes what runs and is not wanted, goes on with installations that were interrupted, lists tools again
-    /// where a server said that they changed, and removes secrets that no row names.
+    /// does not run or was changed by somebody else, removes what runs and is not wanted, goes on with installations that were
+    /// interrupted, lists tools again where a server said that they changed, and removes secrets that no row names.
     pub async fn run(&self, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -84,13 +108,17 @@ impl Lifecycle {
                 },
                 _ = tick.tick() => {
                     pending.consumers = true;
+                    pending.revisions = true;
                     self.ask(&mut pending);
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let work = std::mem::take(&mut pending);
-                    if let Err(error) = self.pass(&work, &mut memory).await {
-                        tracing::warn!(%error, "reconciling failed; it is tried again");
-                        pending = Pending { due: Some(Instant::now() + RETRY), ..work };
+                    match self.pass(&work, &mut memory).await {
+                        Ok(left) => pending = left,
+                        Err(error) => {
+                            tracing::warn!(%error, "reconciling failed; it is tried again");
+                            pending = Pending { due: Some(Instant::now() + RETRY), ..work };
+                        }
                     }
                 }
             }
@@ -103,18 +131,20 @@ impl Lifecycle {
 
     fn ask(&self, pending: &mut Pending) {
         pending.everything = true;
-        pending.due.get_or_insert_with(|| Instant::now() + self.options().debounce);
+        pending.by(Instant::now() + self.options().debounce);
     }
 
     fn note_change(&self, event: &FeedEvent<RecordKey>, pending: &mut Pending) {
         match event {
             FeedEvent::Resync { .. } => {
                 pending.consumers = true;
+                pending.revisions = true;
                 self.ask(pending);
             }
             FeedEvent::Changed { keys, .. } => {
                 pending.consumers |=
                     keys.iter().any(|key| matches!(key.kind(), Kind::Entry | Kind::Consumer | Kind::Tool));
+                pending.revisions |= keys.iter().any(|key| key.kind() == Kind::Revision);
                 if pending.consumers || keys.iter().any(|key| matches!(key.kind(), Kind::Installation | Kind::Revision))
                 {
                     self.ask(pending);
@@ -144,7 +174,7 @@ impl Lifecycle {
             }
             WorkloadEvent::ToolsChanged(id) => {
                 pending.relist.insert(id);
-                pending.due.get_or_insert_with(|| Instant::now() + self.options().debounce);
+                pending.by(Instant::now() + self.options().debounce);
             }
         }
     }
@@ -171,9 +201,11 @@ impl Lifecycle {
         }
     }
 
-    async fn pass(&self, work: &Pending, memory: &mut Memory) -> Result<()> {
+    /// Does what is pending; what is to be done later because of it comes back.
+    async fn pass(&self, work: &Pending, memory: &mut Memory) -> Result<Pending> {
+        let mut left = Pending::default();
         if work.everything {
-            self.pass_workloads(memory).await?;
+            self.pass_workloads(work.revisions, memory, &mut left).await?;
         }
         if work.consumers {
             self.reassign_all().await?;
@@ -191,44 +223,62 @@ impl Lifecycle {
             }
             memory.swept = Some(Instant::now());
         }
-        Ok(())
+        Ok(left)
     }
 
-    async fn pass_workloads(&self, memory: &mut Memory) -> Result<()> {
+    async fn pass_workloads(&self, revised: bool, memory: &mut Memory, left: &mut Pending) -> Result<()> {
         // What runs is read before what is wanted: whatever is applied has been stored before.
         let observed = match self.runtime() {
-            Some(runtime) => self.within("listing workloads", runtime.list()).await?,
-            None => Vec::new(),
+            Some(runtime) => match self.within("listing workloads", runtime.list()).await {
+                Ok(observed) => Some(observed),
+                Err(error) => {
+                    // All that needs no runtime goes on without.
+                    tracing::warn!(%error, "what runs cannot be listed; it is tried again");
+                    left.everything = true;
+                    left.by(Instant::now() + RETRY);
+                    None
+                }
+            },
+            None => None,
         };
-        let first = memory.swept.is_none();
+        let answers = observed.is_some() || self.runtime().is_none();
         let installations = self.catalog().list_all::<Installation>(Query::all(Kind::Installation)).await?;
-        let newest = self.newest_revisions().await?;
+        if revised || memory.newest.is_none() {
+            // Read anew also after a failure between here and there.
+            memory.newest = None;
+            memory.newest = Some(self.newest_revisions().await?);
+        }
+        let started = memory.started;
         memory.users.clear();
         let mut resumed = BTreeSet::new();
         let mut ready = Vec::new();
         for installation in installations {
             let installation = installation.value;
+            let hosted = installation.workload.is_some();
+            let possible = answers || !hosted;
             let interrupted = match installation.state {
                 InstallationState::Pending | InstallationState::Discovering => true,
-                InstallationState::Error { .. } => first && installation.workload.is_some(),
+                InstallationState::Error { .. } => started < Started::Whole && hosted,
                 InstallationState::Ready => false,
             };
-            if interrupted && !self.inner.jobs.busy(installation.id) {
+            if possible && interrupted && !self.inner.jobs.busy(installation.id) {
                 self.bring_up(installation.id);
                 resumed.extend(installation.workload.clone());
             }
-            if installation.state == InstallationState::Ready {
+            let waits = if hosted { started < Started::Whole } else { started < Started::Remote };
+            if possible && waits && installation.state == InstallationState::Ready {
                 ready.push(installation.id);
             }
             if let Some(workload) = installation.workload {
                 memory.users.entry(workload).or_default().push(installation.id);
             }
         }
-        if self.runtime().is_some() {
-            self.apply_missing(&observed, &newest, memory, &resumed).await;
-            self.remove_unwanted(&observed, memory).await;
+        if let Some(observed) = observed {
+            self.apply_missing(&observed, memory, &resumed, left).await;
+            self.remove_unwanted(&observed, memory);
         }
-        if first {
+        memory.started = started.max(if answers { Started::Whole } else { Started::Remote });
+        if !ready.is_empty() {
             self.catch_up(ready);
         }
         Ok(())
@@ -237,62 +287,121 @@ impl Lifecycle {
     async fn apply_missing(
         &self,
         observed: &[WorkloadSummary],
-        newest: &HashMap<WorkloadId, RevisionNumber>,
         memory: &mut Memory,
         resumed: &BTreeSet<WorkloadId>,
+        left: &mut Pending,
     ) {
-        let drifted = self.drifted(observed, memory);
+        let drifted = self.drifted(observed, memory, left);
+        let none = HashMap::new();
+        let newest = memory.newest.as_ref().unwrap_or(&none);
         let running: HashMap<&WorkloadId, Option<RevisionNumber>> =
             observed.iter().map(|one| (&one.id, one.status.revision)).collect();
         let differs = |workload: &&WorkloadId| match (running.get(workload), newest.get(*workload)) {
             (_, None) => false,
             (None, Some(_)) => true,
             // A runtime that does not tell which revision it runs is asked to run the right one once.
-            (Some(running), Some(desired)) => running.map_or(memory.swept.is_none(), |running| running != *desired),
+            (Some(running), Some(desired)) => {
+                running.map_or(memory.started < Started::Whole, |running| running != *desired)
+            }
         };
         let idle = |workload: &&WorkloadId| {
             let users = memory.users.get(*workload).map(Vec::as_slice).unwrap_or_default();
             !resumed.contains(*workload) && !users.iter().any(|id| self.inner.jobs.busy(*id))
         };
         let missing = memory.users.keys().filter(idle);
-        let missing: Vec<WorkloadId> =
-            missing.filter(|id| differs(id) || (drifted.contains(*id) && newest.contains_key(*id))).cloned().collect();
-        for id in missing.iter().filter(|id| drifted.contains(*id)) {
-            memory.mended.insert(id.clone(), Instant::now());
-        }
+        let missing: Vec<WorkloadId> = missing
+            .filter(|id| differs(id) || (drifted.contains_key(*id) && newest.contains_key(*id)))
+            .cloned()
+            .collect();
         let apply = |workload: WorkloadId| async move {
-            if let Err(error) = self.apply_newest(&workload).await {
-                tracing::warn!(%workload, %error, "a workload could not be applied; it is tried again");
+            match self.apply_newest(&workload).await {
+                Ok(_) => Some(workload),
+                Err(error) => {
+                    tracing::warn!(%workload, %error, "a workload could not be applied; it is tried again");
+                    None
+                }
             }
         };
-        stream::iter(missing).for_each_concurrent(self.options().parallel, apply).await;
+        let applied: Vec<WorkloadId> = stream::iter(missing)
+            .map(apply)
+            .buffer_unordered(self.options().parallel.max(1))
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        let now = Instant::now();
+        for workload in applied {
+            if let Some(drift) = drifted.get(&workload) {
+                memory.mended.insert((workload, drift.clone()), now);
+            }
+        }
     }
 
-    /// What somebody else has changed. Who keeps changing it is answered once in a while, and not at once each time.
-    fn drifted(&self, observed: &[WorkloadSummary], memory: &mut Memory) -> BTreeSet<WorkloadId> {
+    /// What somebody else has changed. Who keeps changing the same thing is answered once in a while, and not at once each
+    /// time.
+    fn drifted(
+        &self,
+        observed: &[WorkloadSummary],
+        memory: &mut Memory,
+        left: &mut Pending,
+    ) -> HashMap<WorkloadId, String> {
         let pause = self.options().resync;
         memory.mended.retain(|_, mended| mended.elapsed() < pause);
-        let mut drifted = BTreeSet::new();
-        for summary in observed {
-            let Some(drift) = summary.drift.as_ref().filter(|_| !memory.mended.contains_key(&summary.id)) else {
+        let mut drifted = HashMap::new();
+        for summary in observed.iter().filter(|summary| memory.users.contains_key(&summary.id)) {
+            let Some(drift) = &summary.drift else { continue };
+            let change = (summary.id.clone(), drift.clone());
+            if let Some(mended) = memory.mended.get(&change) {
+                left.everything = true;
+                left.by(*mended + pause);
                 continue;
-            };
-            if memory.users.contains_key(&summary.id) {
-                tracing::info!(workload = %summary.id, drift, "a workload is put back as it was applied");
-                drifted.insert(summary.id.clone());
             }
+            tracing::info!(workload = %summary.id, drift, "a workload is put back as it was applied");
+            drifted.insert(change.0, change.1);
         }
         drifted
     }
 
-    async fn remove_unwanted(&self, observed: &[WorkloadSummary], memory: &Memory) {
+    /// Removes what nobody wants, in a task of its own: a runtime may take its time for each.
+    fn remove_unwanted(&self, observed: &[WorkloadSummary], memory: &Memory) {
         let unwanted = observed.iter().map(|one| &one.id).filter(|id| !memory.users.contains_key(*id));
-        let unwanted: Vec<WorkloadId> = unwanted.filter(|id| !self.inner.jobs.is_ending(id)).cloned().collect();
-        let remove = |workload: WorkloadId| async move {
-            tracing::info!(%workload, "a workload that nobody wants is removed");
-            self.end_workload(&workload).await;
-        };
-        stream::iter(unwanted).for_each_concurrent(self.options().parallel, remove).await;
+        let unwanted: Vec<Ending> =
+            unwanted.filter(|id| !self.inner.jobs.is_ending(id)).map(|id| self.inner.jobs.begin_ending(id)).collect();
+        if unwanted.is_empty() {
+            return;
+        }
+        let this = self.clone();
+        self.inner.tasks.spawn(async move {
+            let remove = |ending: Ending| {
+                let this = this.clone();
+                async move { this.remove_if_unwanted(&ending).await }
+            };
+            let all = stream::iter(unwanted).for_each_concurrent(this.options().parallel, remove);
+            tokio::select! {
+                () = this.inner.stop.cancelled() => {}
+                () = all => {}
+            }
+        });
+    }
+
+    /// Others may have waited for their turn so long that somebody wants it again.
+    async fn remove_if_unwanted(&self, ending: &Ending) {
+        let workload = ending.workload();
+        match self.is_wanted(workload).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(%workload, "a workload that nobody wants is removed");
+                self.end_workload(workload).await;
+            }
+            Err(error) => {
+                tracing::warn!(%workload, %error, "a workload that nobody seems to want is left until that is known");
+            }
+        }
+    }
+
+    async fn is_wanted(&self, workload: &WorkloadId) -> Result<bool> {
+        let Some(newest) = self.history(workload).await?.pop() else { return Ok(false) };
+        let users = self.installations_of(newest.value.entry).await?;
+        Ok(users.iter().any(|user| user.value.workload.as_ref() == Some(workload)))
     }
 
     async fn newest_revisions(&self) -> Result<HashMap<WorkloadId, RevisionNumber>> {

@@ -18,9 +18,11 @@ use futures::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
+    time::Duration,
 };
+use tokio::sync::Notify;
 
 /// A runtime whose workloads are in the phase that a test says.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +37,11 @@ struct RuntimeState {
     refusals: VecDeque<Error>,
     watchers: Vec<UnboundedSender<Result<WorkloadEvent>>>,
     applies: usize,
-    drifted: BTreeSet<WorkloadId>,
+    drifted: BTreeMap<WorkloadId, String>,
+    unlistable: bool,
+    /// Removals wait for it, where it is there.
+    removals: Option<Arc<Notify>>,
+    removed: usize,
 }
 
 impl FakeRuntime {
@@ -53,6 +59,21 @@ impl FakeRuntime {
     /// How often something was rolled.
     pub(super) fn applies(&self) -> usize {
         self.state.lock().unwrap().applies
+    }
+
+    /// Whether what runs can be listed.
+    pub(super) fn listable(&self, listable: bool) {
+        self.state.lock().unwrap().unlistable = !listable;
+    }
+
+    /// Lets removals wait until each is told to go on.
+    pub(super) fn hold_removals(&self) -> Arc<Notify> {
+        Arc::clone(self.state.lock().unwrap().removals.insert(Arc::default()))
+    }
+
+    /// How many removals there were.
+    pub(super) fn removed(&self) -> usize {
+        self.state.lock().unwrap().removed
     }
 
     /// Refuses the next workload that differs from what is there.
@@ -75,16 +96,16 @@ impl FakeRuntime {
     }
 
     /// Has somebody else change what was applied, and tells.
-    pub(super) fn drift(&self, id: &WorkloadId) {
+    pub(super) fn drift(&self, id: &WorkloadId, what: &str) {
         let mut state = self.state.lock().unwrap();
-        state.drifted.insert(id.clone());
+        state.drifted.insert(id.clone(), what.to_owned());
         let summary = state.summaries().into_iter().find(|summary| summary.id == *id).unwrap();
         state.tell(&WorkloadEvent::Changed(summary));
     }
 
     /// Whether what was applied is as it was.
     pub(super) fn is_intact(&self, id: &WorkloadId) -> bool {
-        !self.state.lock().unwrap().drifted.contains(id)
+        !self.state.lock().unwrap().drifted.contains_key(id)
     }
 
     /// Has a server say that its tools changed.
@@ -112,7 +133,7 @@ impl RuntimeState {
             id: id.clone(),
             namespace: None,
             status: status.clone(),
-            drift: self.drifted.contains(id).then(|| "somebody changed it".to_owned()),
+            drift: self.drifted.get(id).cloned(),
         };
         self.workloads.iter().map(summary).collect()
     }
@@ -167,11 +188,13 @@ impl Runtime for FakeRuntime {
         let same = known.is_some_and(|(there, _)| {
             there.revision == workload.revision && placed(&there.spec) == placed(&workload.spec)
         });
+        if (!same || state.drifted.contains_key(&workload.id))
+            && let Some(refusal) = state.refusals.pop_front()
+        {
+            return Err(refusal);
+        }
         state.drifted.remove(&workload.id);
         if !same {
-            if let Some(refusal) = state.refusals.pop_front() {
-                return Err(refusal);
-            }
             state.applies += 1;
             let status = state.phase.clone().unwrap_or_else(|| WorkloadStatus::new(Phase::Running));
             let status = WorkloadStatus { revision: Some(workload.revision), ..status };
@@ -202,6 +225,14 @@ impl Runtime for FakeRuntime {
     }
 
     async fn remove(&self, id: &WorkloadId) -> Result<()> {
+        let held = {
+            let mut state = self.state.lock().unwrap();
+            state.removed += 1;
+            state.removals.clone()
+        };
+        if let Some(held) = held {
+            held.notified().await;
+        }
         self.state.lock().unwrap().workloads.remove(id);
         Ok(())
     }
@@ -215,7 +246,11 @@ impl Runtime for FakeRuntime {
     }
 
     async fn list(&self) -> Result<Vec<WorkloadSummary>> {
-        Ok(self.state.lock().unwrap().summaries())
+        let state = self.state.lock().unwrap();
+        if state.unlistable {
+            return Err(Error::unavailable("fake", "there is no cluster"));
+        }
+        Ok(state.summaries())
     }
 
     async fn shutdown(&self) {}
@@ -233,6 +268,7 @@ struct DiscoverState {
     failures: VecDeque<DiscoverError>,
     asked: usize,
     stuck: bool,
+    takes: Duration,
 }
 
 impl FakeDiscover {
@@ -245,6 +281,11 @@ impl FakeDiscover {
     /// Fails so often, each time like this.
     pub(super) fn fail(&self, times: usize, error: &DiscoverError) {
         self.state.lock().unwrap().failures.extend(std::iter::repeat_n(error.clone(), times));
+    }
+
+    /// Answers after so long from now on.
+    pub(super) fn take(&self, time: Duration) {
+        self.state.lock().unwrap().takes = time;
     }
 
     /// Never answers.
@@ -260,14 +301,15 @@ impl FakeDiscover {
 #[async_trait]
 impl Discover for FakeDiscover {
     async fn discover(&self, _: &Entry, _: &Installation) -> Result<Vec<Value>, DiscoverError> {
-        let stuck = {
+        let (stuck, takes) = {
             let mut state = self.state.lock().unwrap();
             state.asked += 1;
             if let Some(failure) = state.failures.pop_front() {
                 return Err(failure);
             }
-            state.stuck
+            (state.stuck, state.takes)
         };
+        tokio::time::sleep(takes).await;
         if stuck {
             std::future::pending::<()>().await;
         }

@@ -1,7 +1,7 @@
 //! The reconciler: after a restart, against what nobody wants, and for what changes by itself.
 
 use super::*;
-use archestra_core::runtime::Phase;
+use archestra_core::{runtime::Phase, testing::Faulty};
 
 /// Runs the reconciler for as long as the guard lives.
 struct Running {
@@ -83,17 +83,116 @@ async fn what_somebody_else_changed_is_put_back_and_not_all_the_time() {
     let running = Running::of(&rig);
     settle().await;
     let applies = rig.runtime.applies();
-    rig.runtime.drift(&workload);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(rig.runtime.is_intact(&workload));
-    rig.runtime.drift(&workload);
+    let began = tokio::time::Instant::now();
+    for change in ["an image", "a port"] {
+        rig.runtime.drift(&workload, change);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(rig.runtime.is_intact(&workload), "{change} is something else");
+    }
+    rig.runtime.drift(&workload, "an image");
     settle().await;
     assert!(!rig.runtime.is_intact(&workload), "somebody keeps changing it");
-    tokio::time::sleep(Duration::from_secs(130)).await;
+    // As soon as the pause is over, and not when everything is compared the next time after that.
+    tokio::time::sleep_until(began + Duration::from_secs(62)).await;
     assert!(rig.runtime.is_intact(&workload));
     assert_eq!(rig.runtime.applies(), applies, "no new revision is made for it");
     assert_eq!(rig.lifecycle.revisions(id).await.unwrap().len(), 1);
     running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_put_back_is_tried_again_without_a_pause() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    let running = Running::of(&rig);
+    settle().await;
+    rig.runtime.refuse_next(Error::unavailable("fake", "away"));
+    rig.runtime.drift(&workload, "an image");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!rig.runtime.is_intact(&workload));
+    rig.runtime.drift(&workload, "an image");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(rig.runtime.is_intact(&workload));
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_runtime_goes_on_while_it_is_away() {
+    let rig = Rig::new();
+    let mut spec = remote("tracker");
+    spec.labels.insert("a", "b");
+    let tracker = rig.save(spec).await;
+    let gateway = rig.save_consumer(automatic("g", "a", "b")).await.unwrap().value.id;
+    rig.install(&tracker, owner(), &[("token", "t")]).await.unwrap();
+    let files = rig.save(hosted("files")).await;
+    let id = rig.install(&files, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    rig.ready(id).await;
+    rig.quiet().await;
+    rig.lifecycle.shutdown().await;
+    let lost = rig.all::<Assignment>().await.remove(0);
+    rig.lifecycle.commit(CatalogChanges::new().delete(lost.id, Expect::Any)).await.unwrap();
+
+    let again = rig.restarted();
+    again.runtime.listable(false);
+    let running = Running::of(&again);
+    settle().await;
+    assert_eq!(again.names(gateway).await.len(), 2, "the assignment is made again");
+    assert_eq!(again.discover.asked(), 1, "the remote server is listed again, and the other is left alone");
+    assert!(again.runtime.applied().is_empty());
+    again.runtime.listable(true);
+    settle().await;
+    assert_eq!(again.runtime.applied().len(), 1);
+    assert_eq!(again.discover.asked(), 2);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_takes_long_holds_nothing_up_and_is_made_once() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    rig.runtime.plant(fixtures::workload(fixtures::workload_spec("stray", &["stray"])));
+    let go_on = rig.runtime.hold_removals();
+    let running = Running::of(&rig);
+    settle().await;
+    for change in ["an image", "a port"] {
+        rig.runtime.drift(&workload, change);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(rig.runtime.is_intact(&workload));
+    }
+    assert_eq!((rig.runtime.applied().len(), rig.runtime.removed()), (2, 1));
+    go_on.notify_one();
+    settle().await;
+    assert_eq!((rig.runtime.applied().len(), rig.runtime.removed()), (1, 1));
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_is_made_while_the_secrets_are_read_is_the_one_that_is_applied() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let workload = rig.ready(id).await.workload.unwrap();
+    rig.quiet().await;
+    let slow = Arc::new(Faulty::new(Arc::new(rig.secrets.clone())));
+    slow.faults().delay(Duration::from_secs(3));
+    let parts = LifecycleParts {
+        catalog: Arc::new(rig.catalog.clone()),
+        secrets: slow,
+        runtime: Some(Arc::new(rig.runtime.clone())),
+        discover: Arc::new(rig.discover.clone()),
+        options: LifecycleOptions::default(),
+    };
+    let replica = Lifecycle::new(parts);
+    let (applied, ()) = tokio::join!(replica.apply_newest(&workload), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rig.lifecycle.reinstall(id, values(&[("REGION", "us")]), None).await.unwrap();
+    });
+    assert_eq!(applied.unwrap().map(|number| number.0), Some(2));
+    assert_eq!(rig.runtime.only().revision.0, 2);
 }
 
 #[tokio::test(start_paused = true)]
