@@ -27,8 +27,13 @@ pub(super) fn verdict(
     let given: BTreeSet<String> = installation.values.keys().chain(&installation.secret_fields).cloned().collect();
     let pending = installation.reinstall_required.as_ref();
     match (reinstall(before, after, &given, secrets), pending) {
-        (Reinstall::Required(reason), pending) if pending.is_some_and(|pending| takes_back(pending, &reason)) => {
-            Verdict::Follow
+        (Reinstall::Required(reason), Some(pending)) if takes_back(pending, &reason) => {
+            // Otherwise the change is judged like any other.
+            let before = EntrySpec { credential: after.credential.clone(), ..before.clone() };
+            match reinstall(&before, after, &given, secrets) {
+                Reinstall::Required(reason) => Verdict::Ask(reason),
+                Reinstall::Automatic | Reinstall::Nothing => Verdict::Follow,
+            }
         }
         (Reinstall::Required(reason), _) => Verdict::Ask(reason),
         (Reinstall::Nothing, None) => Verdict::Leave,

@@ -140,6 +140,24 @@ async fn a_changed_type_or_oauth_needs_a_person() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_takes_oauth_back_and_asks_for_more_needs_a_person() {
+    let rig = Rig::new();
+    let entry = rig.save(remote("tracker")).await;
+    let id = rig.install(&entry, owner(), &[("token", "t")]).await.unwrap().value.id;
+    rig.resave(&entry, |spec| spec.credential = serde_json::from_value(serde_json::json!({"oauth": {}})).unwrap())
+        .await;
+    rig.resave(&entry, |spec| {
+        spec.credential = remote("tracker").credential;
+        spec.additional_headers =
+            serde_json::from_value(serde_json::json!([{"name": "x-tenant", "prompt": true, "required": true}]))
+                .unwrap();
+    })
+    .await;
+    let waiting = rig.lifecycle.installation(id).await.unwrap().value;
+    assert_eq!(waiting.reinstall_required, Some(ReinstallReason::NewInput(vec!["x-tenant".to_owned()])));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_reinstallation_changes_nothing() {
     let rig = Rig::new();
     let (_, id) = installed(&rig).await;
