@@ -9,7 +9,7 @@ use super::{
         problem::Undone,
         resolve::Directory,
     },
-    ApplyAction,
+    ApplyAction, ApplyChange,
     plan::{Plan, Step},
     undo::{Undo, consumers_naming, dropped_values, entry_bundle, installation_values, written_over},
 };
@@ -24,13 +24,23 @@ use archestra_core::{
 };
 use chrono::Utc;
 
-/// Does everything, or nothing.
+/// What was done to what, as the audit log says it.
+type Notes = Vec<(String, String)>;
+
+/// Does everything, or nothing. Each part of it is in the audit log once all of it has worked; of what is undone there is the
+/// record of the whole.
 ///
 /// # Errors
 /// What failed, and whether everything before it was undone.
 pub(super) async fn execute(state: &AdminState, who: &Who, plan: Plan) -> Result<(), Problem> {
     let mut undo = Undo::default();
-    let Err(problem) = run(state, who, plan, &mut undo).await else { return Ok(()) };
+    let problem = match run(state, who, plan, &mut undo).await {
+        Ok(notes) => {
+            notes.into_iter().for_each(|(action, subject)| note(state, who, action, subject));
+            return Ok(());
+        }
+        Err(problem) => problem,
+    };
     let left = undo.all(state).await;
     let (undone, outcome) = match left.as_slice() {
         [] => (Undone::Complete, "everything that was done before it has been undone".to_owned()),
@@ -41,30 +51,27 @@ pub(super) async fn execute(state: &AdminState, who: &Who, plan: Plan) -> Result
     Err(problem.and(&outcome).undone(undone))
 }
 
-async fn run(state: &AdminState, who: &Who, plan: Plan, undo: &mut Undo) -> Result<(), Problem> {
+async fn run(state: &AdminState, who: &Who, plan: Plan, undo: &mut Undo) -> Result<Notes, Problem> {
     let Plan { people, steps, leavers, set } = plan;
+    let done =
+        |line: &ApplyChange| (format!("{}.{}", line.kind, line.action.label()), format!("{} {}", line.kind, line.name));
+    let mut notes = Notes::new();
     if !people.changes.is_empty() {
         state.identity.commit(people.changes).await?;
         undo.people(people.undo);
     }
-    let lines = people.lines.into_iter().filter(|line| line.action != ApplyAction::Unchanged);
-    lines.for_each(|line| {
-        note(state, who, format!("{}.{}", line.kind, line.action.label()), format!("{} {}", line.kind, line.name))
-    });
+    notes.extend(people.lines.iter().filter(|line| line.action != ApplyAction::Unchanged).map(done));
     for planned in steps {
         let Some(step) = planned.step else { continue };
         let line = planned.line;
         one(state, who, step, set.as_deref(), undo).await.map_err(|problem| problem.after(&line.to_string()))?;
-        note(state, who, format!("{}.{}", line.kind, line.action.label()), format!("{} {}", line.kind, line.name));
+        notes.push(done(&line));
     }
     if !leavers.changes.is_empty() {
         state.identity.commit(leavers.changes).await?;
     }
-    leavers
-        .lines
-        .into_iter()
-        .for_each(|line| note(state, who, format!("{}.delete", line.kind), format!("{} {}", line.kind, line.name)));
-    Ok(())
+    notes.extend(leavers.lines.iter().map(done));
+    Ok(notes)
 }
 
 async fn one(state: &AdminState, who: &Who, step: Step, set: Option<&str>, undo: &mut Undo) -> Result<(), Problem> {

@@ -1,6 +1,7 @@
 //! An apply that fails half-way leaves everything as it was.
 
 use super::*;
+use archestra_core::event::Outcome;
 
 const DOCUMENT: &str = r#"
 apiVersion: archestra.dev/v1
@@ -35,7 +36,13 @@ async fn an_unreachable_server_takes_everything_back() {
     let old = json!({"name": "old", "remote": {"url": "https://old.example.com"}, "credential": {"static": [field]}});
     let before = seen(&rig).await;
     *rig.tools.0.lock().unwrap() = Some(DiscoverError::Unreachable { reason: "connection refused".to_owned() });
+    let recorded = || {
+        let records = std::mem::take(&mut *rig.records.lock().unwrap());
+        records.into_iter().map(|record| (record.action, record.outcome)).collect::<Vec<_>>()
+    };
+    recorded();
     let problem = rig.apply(&rig.admin, "set=s", DOCUMENT).await.problem(503);
+    assert_eq!(recorded(), [("apply".to_owned(), Outcome::Error)], "what was undone is no success");
     assert!(problem.detail.starts_with("create installation new for organization: "), "{}", problem.detail);
     assert!(
         problem.detail.contains("connection refused") && problem.detail.ends_with("has been undone"),
@@ -48,7 +55,14 @@ async fn an_unreachable_server_takes_everything_back() {
     let report = rig.post(&rig.admin, "/apply?dryRun=true", document).await.expect(200);
     assert_eq!(report["changes"][0]["action"], "unchanged", "the former secret is back too");
     *rig.tools.0.lock().unwrap() = None;
+    recorded();
     rig.apply(&rig.admin, "set=s", DOCUMENT).await.expect(200);
+    let recorded = recorded();
+    let done = ["team.create", "team.update", "entry.update", "entry.create", "installation.create", "gateway.create"];
+    for action in done.into_iter().chain(["apply"]) {
+        assert!(recorded.contains(&(action.to_owned(), Outcome::Success)), "{action} in {recorded:?}");
+    }
+    assert_eq!(recorded.len(), done.len() + 1, "{recorded:?}");
 }
 
 #[tokio::test]
@@ -145,14 +159,13 @@ async fn a_store_that_is_gone_for_good_is_told() {
 #[tokio::test(start_paused = true)]
 async fn what_somebody_else_changes_meanwhile_is_not_written_over() {
     use archestra_core::{
-        catalog::{CatalogChanges, CatalogStoreExt as _, Lookup},
+        catalog::{CatalogChanges, CatalogStoreExt as _, Entry, Kind, Lookup, Query},
         consumer::Consumer,
     };
     let rig = Rig::new().await;
     rig.apply(&rig.admin, "", "apiVersion: archestra.dev/v1\ngateways: [{slug: g, scope: organization}]")
         .await
         .expect(200);
-    rig.records.lock().unwrap().clear();
     rig.catalog.delay(std::time::Duration::from_millis(10));
     let entries: String =
         (0..20).map(|n| format!("- {{name: e{n}, remote: {{url: 'https://{n}.example.com'}}}}\n")).collect();
@@ -161,7 +174,7 @@ async fn what_somebody_else_changes_meanwhile_is_not_written_over() {
     );
     let meanwhile = async {
         // Everything has been planned once the first step is done.
-        while !rig.records.lock().unwrap().iter().any(|record| record.action == "entry.create") {
+        while rig.state.catalog.list_all::<Entry>(Query::all(Kind::Entry)).await.unwrap().is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         let found = rig.state.catalog.find_one::<Consumer>(Lookup::ConsumerAt("g".to_owned())).await.unwrap().unwrap();
