@@ -17,6 +17,7 @@ mod entries;
 mod hosting;
 mod installations;
 mod me;
+mod named;
 mod openapi;
 mod page;
 mod policies;

@@ -5,17 +5,17 @@ use super::{
     access::require,
     body::Document,
     caller::{Precondition, Who, as_asked, audited},
+    named,
     page::{Listed, PageParams, Params, Resource, collect},
     refs::Named,
     resolve::Directory,
 };
 use archestra_core::{
     Validate,
-    catalog::{CatalogStoreExt as _, Query},
-    feed::{Expect, PageRequest, Versioned},
+    feed::{Expect, Versioned},
     id::{TeamId, UserId},
     identity::{Action, IdentityChanges, IdentityQuery, IdentityStoreExt as _, Principal, Resource as On, Team},
-    installation::{Installation, Owner},
+    installation::Owner,
 };
 use axum::{
     Json,
@@ -165,7 +165,7 @@ async fn remove(
     let team = find(&state, &who, &key).await?;
     require(&who, On::Team, Action::Delete, "removing a team")?;
     precondition.check("team", &key, team.version)?;
-    owns_nothing(&state, Owner::Team(team.value.id)).await?;
+    named::by_nothing(&state, Owner::Team(team.value.id)).await?;
     let store = state.clone();
     let (id, expect) = (team.value.id, team.expect());
     let change = async move { Ok(store.identity.commit(IdentityChanges::new().delete(id, expect)).await?) };
@@ -224,19 +224,6 @@ async fn remove_member(
     let expect = team.expect();
     save(&state, &who, "team.update", team.value, expect).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Refuses to leave installations behind that nobody owns.
-///
-/// # Errors
-/// A 409 that says what to do.
-pub(crate) async fn owns_nothing(state: &AdminState, owner: Owner) -> Result<(), Problem> {
-    let one = PageRequest { limit: 1, cursor: None };
-    let query = Query::Installations { entry: None, owner: Some(owner) };
-    match state.catalog.list_page::<Installation>(query, one).await?.items.first() {
-        None => Ok(()),
-        Some(_) => Err(Problem::conflict(format!("{owner} still has installations; remove them first"))),
-    }
 }
 
 async fn find(state: &AdminState, who: &Who, key: &str) -> Result<Versioned<Team>, Problem> {

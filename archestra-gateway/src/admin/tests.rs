@@ -5,6 +5,7 @@ mod applying;
 mod bad_input;
 mod failing;
 mod killed;
+mod naming;
 mod openapi;
 mod resources;
 

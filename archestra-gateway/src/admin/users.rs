@@ -5,6 +5,7 @@ use super::{
     access::require,
     body::Document,
     caller::{Precondition, Who, as_asked, audited},
+    named,
     page::{Listed, Params, Resource, collect},
     resolve::Directory,
 };
@@ -16,6 +17,7 @@ use archestra_core::{
         Action, IdentityChanges, IdentityLookup, IdentityQuery, IdentityStore, IdentityStoreExt as _, Permissions,
         Resource as On, Role, RoleName, User,
     },
+    installation::Owner,
 };
 use axum::{
     Json,
@@ -189,7 +191,7 @@ async fn remove(
         return Err(Problem::conflict("you cannot remove yourself; ask another admin"));
     }
     may_grant(state.identity.as_ref(), &who, &user.value.role, "role").await?;
-    super::teams::owns_nothing(&state, archestra_core::installation::Owner::User(user.value.id)).await?;
+    named::by_nothing(&state, Owner::User(user.value.id)).await?;
     let store = state.clone();
     let (id, expect) = (user.value.id, user.expect());
     let change = async move { Ok(store.identity.commit(IdentityChanges::new().delete(id, expect)).await?) };
