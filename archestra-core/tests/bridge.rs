@@ -149,6 +149,18 @@ async fn what_is_under_way_is_finished_when_it_is_told_to_end() {
 }
 
 #[tokio::test]
+async fn whoever_has_not_heard_yet_that_it_ends_is_served() {
+    let mut bridge = Bridge::ready("mode=mcp", &["--drain", "10", "--linger", "5"]).await;
+    bridge.signal(rustix::process::Signal::TERM);
+    until("it is not ready", || async { bridge.try_health("/ready").await.is_some_and(|(status, _)| status == 503) })
+        .await;
+    let mut late = bridge.channel().await;
+    assert!(call(&mut late, 1, "echo", "late").await.contains("late"));
+    let (code, log) = bridge.ended().await;
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[tokio::test]
 async fn what_is_not_finished_in_time_is_answered_with_an_error() {
     let mut bridge = Bridge::ready("mode=mcp", &["--drain", "1"]).await;
     let mut under_way = bridge.channel().await;

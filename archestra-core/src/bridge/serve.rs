@@ -58,6 +58,8 @@ enum State {
     /// Not yet, or not any more; with the reason.
     NotReady(String),
     Ready(Arc<Multiplexer>),
+    /// Nobody is to come any more, and whoever comes is served.
+    Leaving(Arc<Multiplexer>),
 }
 
 /// Runs the bridge with the arguments of its command line, without the program's name, until its server has ended. The
@@ -276,14 +278,20 @@ impl Bridge {
         }
     }
 
-    /// Takes no more connections, and lets what is under way finish.
-    async fn drain(&mut self, multiplexer: &Multiplexer) {
+    /// Takes no more connections soon, and lets what is under way finish.
+    async fn drain(&mut self, multiplexer: &Arc<Multiplexer>) {
+        let deadline = Instant::now() + self.options.drain;
+        if multiplexer.negotiated().is_some() {
+            self.state.send_replace(State::Leaving(Arc::clone(multiplexer)));
+            if timeout(self.options.linger.min(self.options.drain), self.processes.ended()).await.is_ok() {
+                return;
+            }
+        }
         self.state.send_replace(State::NotReady("the server is being stopped".to_owned()));
         self.doors.close();
         if multiplexer.negotiated().is_none() {
             return;
         }
-        let deadline = Instant::now() + self.options.drain;
         while multiplexer.is_busy() && Instant::now() < deadline {
             tokio::select! {
                 _ = self.processes.ended() => return,

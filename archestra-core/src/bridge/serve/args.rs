@@ -15,6 +15,7 @@ Usage: archestra-bridge --listen ADDR --health ADDR --token-file PATH [OPTIONS] 
       --exclusive              give the server to one channel at a time
       --init-timeout SECONDS   how long the server may take to be initialized (120)
       --drain SECONDS          how long calls under way may take after SIGTERM (20)
+      --linger SECONDS         how much of it those are still let in who have not heard yet (1)
       --max-connections COUNT  how many connections may be open (1024)
       --install DIRECTORY      copy this program there, and end
       --help, --version
@@ -37,6 +38,8 @@ pub(super) struct Options {
     pub(super) mode: Mode,
     pub(super) init_timeout: Duration,
     pub(super) drain: Duration,
+    /// How long whoever has not heard yet that we are told to end is served: those who choose a pod hear of it within that time.
+    pub(super) linger: Duration,
     pub(super) max_connections: usize,
     /// Never empty.
     pub(super) command: Vec<OsString>,
@@ -47,6 +50,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
     let (mut listen, mut health, mut token_file) = (None, None, None);
     let mut mode = Mode::Shared;
     let (mut init_timeout, mut drain) = (Duration::from_secs(120), Duration::from_secs(20));
+    let mut linger = Duration::from_secs(1);
     let mut max_connections = 1024;
     while let Some(arg) = args.next() {
         let text = arg.to_str().ok_or_else(|| format!("{} is not an option", arg.display()))?;
@@ -61,6 +65,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
             "--token-file" => token_file = Some(PathBuf::from(value()?)),
             "--init-timeout" => init_timeout = seconds(name, &value()?)?,
             "--drain" => drain = seconds(name, &value()?)?,
+            "--linger" => linger = seconds(name, &value()?)?,
             "--max-connections" => max_connections = number::<usize>(name, &value()?)?.clamp(1, 1 << 20),
             "--install" => return Ok(Command::Install(PathBuf::from(value()?))),
             "--exclusive" if inline.is_none() => mode = Mode::Exclusive,
@@ -82,6 +87,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
         mode,
         init_timeout,
         drain,
+        linger,
         max_connections,
         command,
     }))

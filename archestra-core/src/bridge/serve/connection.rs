@@ -87,7 +87,7 @@ async fn hello(reader: &mut OwnedReadHalf, lines: &mut LineSplitter) -> Option<R
 fn enter(house: &House, hello: &[u8]) -> Result<(Admitted, OwnedSemaphorePermit), Refusal> {
     let purpose = admit(hello, &house.token)?;
     let multiplexer = match &*house.state.borrow() {
-        State::Ready(multiplexer) => Arc::clone(multiplexer),
+        State::Ready(multiplexer) | State::Leaving(multiplexer) => Arc::clone(multiplexer),
         State::NotReady(reason) => return Err(Refusal::NotReady(reason.clone())),
     };
     let place = match Arc::clone(&house.places).try_acquire_owned() {

@@ -54,6 +54,7 @@ fn respond(head: &[u8], state: &State) -> (&'static str, String) {
             None => ("200 OK", "ready".to_owned()),
             Some(closed) => ("503 Service Unavailable", closed.to_string()),
         },
+        (b"/ready", State::Leaving(_)) => ("503 Service Unavailable", "the server is being stopped".to_owned()),
         (b"/ready", State::NotReady(reason)) => ("503 Service Unavailable", reason.clone()),
         _ => ("404 Not Found", "there are /ready and /live".to_owned()),
     }
