@@ -22,7 +22,7 @@ use archestra_core::{
 use futures::StreamExt;
 use process::{
     fixture,
-    help::{Place, call, channel, phase, ready, until, workload},
+    help::{Place, call, channel, phase, ready, until, until_begun, workload},
 };
 use std::{
     sync::{
@@ -41,7 +41,7 @@ async fn conforming() -> RuntimeFixture {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let place = Place::new(&format!("conformance-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
     let mut config = place.config();
-    config.connect_wait = Duration::from_secs(1);
+    config.connect_wait = Duration::from_secs(5);
     let runtime = ProcessRuntime::start(config).await.unwrap();
     let spec = |mode| workload(&place, mode).spec;
     RuntimeFixture::new(Arc::new(runtime), spec("mode=mcp"))
@@ -78,10 +78,10 @@ async fn a_stdio_server_is_started_called_and_removed() {
     assert!(!place.directory(&work.id).exists());
     runtime.remove(&work.id).await.unwrap();
     let mut seen = Vec::new();
-    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(100), watch.next()).await {
-        seen.push(event.unwrap());
+    while seen.last() != Some(&WorkloadEvent::Removed(work.id.clone())) {
+        let event = tokio::time::timeout(Duration::from_secs(30), watch.next()).await;
+        seen.push(event.unwrap_or_else(|_| panic!("no word of the removal: {seen:?}")).unwrap().unwrap());
     }
-    assert_eq!(seen.last(), Some(&WorkloadEvent::Removed(work.id.clone())));
     assert!(
         seen.iter()
             .any(|event| matches!(event, WorkloadEvent::Changed(summary) if summary.status.phase == Phase::Running))
@@ -90,7 +90,7 @@ async fn a_stdio_server_is_started_called_and_removed() {
 }
 
 #[tokio::test]
-async fn slow_calls_of_many_callers_take_as_long_as_one() {
+async fn calls_of_many_callers_are_under_way_at_once() {
     let place = Place::new("slow");
     let runtime = place.runtime().await;
     let work = workload(&place, "mode=mcp");
@@ -100,11 +100,10 @@ async fn slow_calls_of_many_callers_take_as_long_as_one() {
     for _ in 0..64 {
         channels.push(channel(&runtime, &work.id).await);
     }
-    let began = Instant::now();
-    let calls = channels.iter_mut().map(|channel| call(channel, 7, "sleep", "500"));
+    // None is answered before all have arrived.
+    let calls = channels.iter_mut().map(|channel| call(channel, 7, "meet", "64"));
     let answers = futures::future::join_all(calls).await;
-    assert!(answers.iter().all(|answer| answer.contains("slept 500")), "{answers:?}");
-    assert!(began.elapsed() < Duration::from_secs(10), "64 calls of 0.5 s took {:?}", began.elapsed());
+    assert!(answers.iter().all(|answer| answer.contains("met 64")), "{answers:?}");
     runtime.shutdown().await;
     assert_eq!(place.alive(), Vec::<String>::new());
 }
@@ -118,7 +117,7 @@ async fn a_killed_server_fails_what_is_under_way_and_answers_again_after_its_res
     let mut under_way = channel(&runtime, &work.id).await;
     let mut other = channel(&runtime, &work.id).await;
     let (failed, ()) = tokio::join!(call(&mut under_way, "abc", "sleep", "60000"), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until_begun(&mut other, 1).await;
         place.kill_child();
     });
     assert!(failed.contains("\"error\"") && failed.contains("\"abc\""), "{failed}");
@@ -199,7 +198,7 @@ async fn logs_are_followed_over_restarts_until_the_removal() {
     runtime.restart(&work.id).await.unwrap();
     let mut own = 0;
     while own < 2 {
-        let line = tokio::time::timeout(Duration::from_secs(20), follow.next()).await.unwrap().unwrap().unwrap();
+        let line = tokio::time::timeout(Duration::from_secs(60), follow.next()).await.unwrap().unwrap().unwrap();
         if line.source == LogSource::Server && line.text.contains("fixture is up") {
             own += 1;
         }
@@ -209,7 +208,7 @@ async fn logs_are_followed_over_restarts_until_the_removal() {
     let previous = place.log_texts(&runtime, &work.id, LogOptions { previous: true, ..LogOptions::default() }).await;
     assert!(previous.iter().any(|line| line.contains("stopped")), "{previous:?}");
     runtime.remove(&work.id).await.unwrap();
-    let rest = tokio::time::timeout(Duration::from_secs(5), follow.collect::<Vec<_>>()).await.unwrap();
+    let rest = tokio::time::timeout(Duration::from_secs(30), follow.collect::<Vec<_>>()).await.unwrap();
     assert!(rest.iter().all(Result::is_ok));
 }
 
@@ -380,7 +379,7 @@ async fn a_server_whose_tools_change_says_so_to_whoever_watches() {
     let said = watch
         .filter(|event| std::future::ready(matches!(event, Ok(WorkloadEvent::ToolsChanged(id)) if *id == work.id)));
     let mut said = std::pin::pin!(said);
-    tokio::time::timeout(Duration::from_secs(10), said.next()).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), said.next()).await.unwrap().unwrap().unwrap();
     runtime.shutdown().await;
 }
 

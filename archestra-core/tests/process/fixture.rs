@@ -6,6 +6,7 @@ use std::{
     io::{self, BufRead, Write},
     net::TcpListener,
     process::{Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
     thread,
     time::Duration,
 };
@@ -45,10 +46,13 @@ enum Temper {
     DiesOfProbe,
 }
 
-/// A legacy stdio server with the tools `echo`, `sleep`, `change` and `env`; calls run at the same time.
+/// A legacy stdio server with the tools `echo`, `sleep`, `begun` (how many calls of `sleep` have), `meet` (answers when so many
+/// of its calls are under way), `change` and `env`; calls run at the same time.
 #[expect(clippy::disallowed_methods, reason = "the environment is what the test asks for")]
 fn serve(temper: Temper) {
     eprintln!("fixture is up");
+    let mut begun = 0;
+    let meeting = Arc::new((Mutex::new(0_u64), Condvar::new()));
     for line in io::stdin().lock().lines() {
         let Ok(line) = line else { return };
         let Ok(message) = serde_json::from_str::<Value>(&line) else { continue };
@@ -69,7 +73,7 @@ fn serve(temper: Temper) {
             ("ping", _) => answer(&id, "result", &json!({})),
             ("tools/list", _) => {
                 let tool = |name: &str| json!({"name": name, "inputSchema": {"type": "object"}});
-                let tools = ["echo", "sleep", "change", "env"].map(tool);
+                let tools = ["echo", "sleep", "begun", "meet", "change", "env"].map(tool);
                 answer(&id, "result", &json!({"tools": tools}));
             }
             ("tools/call", "echo") => say(&id, &text),
@@ -78,10 +82,26 @@ fn serve(temper: Temper) {
                 say(&id, "changed");
             }
             ("tools/call", "env") => say(&id, &std::env::var(text).unwrap_or_else(|_| "<unset>".to_owned())),
-            ("tools/call", "sleep") => drop(thread::spawn(move || {
-                thread::sleep(Duration::from_millis(text.parse().unwrap()));
-                say(&id, &format!("slept {text}"));
-            })),
+            ("tools/call", "sleep") => {
+                begun += 1;
+                drop(thread::spawn(move || {
+                    thread::sleep(Duration::from_millis(text.parse().unwrap()));
+                    say(&id, &format!("slept {text}"));
+                }));
+            }
+            ("tools/call", "begun") => say(&id, &format!("begun: {begun}")),
+            ("tools/call", "meet") => {
+                let meeting = Arc::clone(&meeting);
+                drop(thread::spawn(move || {
+                    let wanted = text.parse().unwrap();
+                    let (count, arrived) = &*meeting;
+                    let mut count = count.lock().unwrap();
+                    *count += 1;
+                    arrived.notify_all();
+                    drop(arrived.wait_while(count, |count| *count < wanted).unwrap());
+                    say(&id, &format!("met {text}"));
+                }));
+            }
             ("server/discover", _) if temper == Temper::DiesOfProbe => return,
             (method, _) => answer(&id, "error", &json!({"code": -32601, "message": format!("no method {method}")})),
         }

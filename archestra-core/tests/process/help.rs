@@ -194,6 +194,15 @@ pub(crate) async fn call(channel: &mut Channel, id: impl serde::Serialize, tool:
     }
 }
 
+/// Waits until the server has begun with so many calls of `sleep`.
+pub(crate) async fn until_begun(channel: &mut Channel, count: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    while !call(channel, "begun", "begun", "").await.contains(&format!("begun: {count}")) {
+        assert!(Instant::now() < deadline, "the server never began with call {count}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub(crate) async fn phase(runtime: &ProcessRuntime, id: &WorkloadId, phase: Phase) -> WorkloadStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
