@@ -14,7 +14,7 @@ use crate::{
 };
 use archestra_core::{
     Error, Result,
-    runtime::{Applied, Workload, WorkloadId},
+    runtime::{Applied, RevisionNumber, Workload, WorkloadId},
     secret::SecretValue,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -35,6 +35,8 @@ use tokio::time::sleep;
 
 /// How often an apply that met another one is tried again.
 const TRIES: u32 = 5;
+/// What a conflict with a newer revision is about. Trying again does not help then.
+const STALE: &str = "workload";
 
 /// What an apply came to.
 pub(crate) struct Outcome {
@@ -57,7 +59,11 @@ pub(crate) async fn apply(
     let mut tries = 1;
     loop {
         let error = match Box::pin(attempt(&task, &desired)).await {
-            Err(error @ (Error::Conflict { .. } | Error::AlreadyExists { .. })) if tries < TRIES => error,
+            Err(error @ (Error::Conflict { .. } | Error::AlreadyExists { .. }))
+                if tries < TRIES && !is_stale(&error) =>
+            {
+                error
+            }
             outcome => return outcome,
         };
         tracing::debug!(workload = %workload.id, %error, "applying met another change; it is tried again");
@@ -91,6 +97,10 @@ async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
     let Task { cluster, namespace, workload, .. } = *task;
     let id = &workload.id;
     let observed = observed(cluster, namespace, id).await?;
+    if let Some(newer) = observed.as_ref().and_then(revision_of).filter(|there| *there > workload.revision) {
+        let reason = format!("revision {newer} is there, which is newer than revision {}", workload.revision);
+        return Err(Error::conflict(STALE, id, reason));
+    }
     let desired = match &observed {
         Some(observed) => &manifest::desired_beside(desired.clone(), observed, workload, &cluster.config, namespace)?,
         None => desired,
@@ -121,6 +131,14 @@ async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
     }
     let applied = Applied { revision: workload.revision, changed, namespace: Some(namespace.to_owned()) };
     Ok(Outcome { applied, deployment, parts })
+}
+
+fn is_stale(error: &Error) -> bool {
+    matches!(error, Error::Conflict { kind, .. } if *kind == STALE)
+}
+
+fn revision_of(deployment: &Deployment) -> Option<RevisionNumber> {
+    deployment.annotations().get(names::REVISION)?.parse().ok().map(RevisionNumber)
 }
 
 /// Asks whether the change will be accepted, and what it takes.

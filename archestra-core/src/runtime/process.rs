@@ -178,6 +178,12 @@ impl ProcessRuntime {
                 return Ok(Put::AfterRemoval(slot.gone.clone()));
             }
             if let Some(desired) = &slot.desired {
+                let there = desired.borrow().revision;
+                if there > workload.revision {
+                    let reason =
+                        format!("revision {there} is there, which is newer than revision {}", workload.revision);
+                    return Err(Error::conflict("workload", &workload.id, reason));
+                }
                 let mut rolls = false;
                 desired.send_modify(|desired| {
                     rolls = !desired.plan.same_as(plan);

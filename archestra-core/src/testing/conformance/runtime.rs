@@ -35,6 +35,7 @@ fixture_suite! {
         runs_what_is_applied,
         applying_again_changes_nothing,
         a_changed_workload_is_rolled,
+        an_older_revision_is_refused,
         parallel_applies_make_one_workload,
         unknown_workloads_are_not_found,
         removal_leaves_nothing,

@@ -149,6 +149,12 @@ impl Runtime for ScriptedRuntime {
         if let Script::RefuseApply(reason) = script {
             return Err(unavailable(reason));
         }
+        if let Some(running) = state.workloads.get(&workload.id)
+            && running.workload.revision > workload.revision
+        {
+            let reason = format!("revision {} is there, which is newer", running.workload.revision);
+            return Err(Error::conflict("workload", &workload.id, reason));
+        }
         let applied = |changed| Applied { revision: workload.revision, changed, namespace: None };
         if let Some(running) = state.workloads.get_mut(&workload.id)
             && running.is_as(workload)

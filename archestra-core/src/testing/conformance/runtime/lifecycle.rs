@@ -74,6 +74,26 @@ pub async fn a_changed_workload_is_rolled(fixture: &RuntimeFixture) {
     );
 }
 
+/// Whoever comes late with an older revision does not overwrite a newer one.
+pub async fn an_older_revision_is_refused(fixture: &RuntimeFixture) {
+    let mut newer = fixture.echo();
+    newer.revision = RevisionNumber(2);
+    newer.spec.env.push(variable("CONFORMANCE", EnvValue::Plain("2".to_owned())));
+    works(fixture.runtime.apply(&newer).await, "a workload can be applied");
+    let before = fixture.ready(&newer.id).await;
+    let older = Workload { id: newer.id.clone(), revision: RevisionNumber(1), ..fixture.echo() };
+    let refused = fixture.runtime.apply(&older).await;
+    fails(refused.map(drop), ErrorKind::Conflict, "an older revision than the one that is there is refused");
+    let after = fixture.ready(&newer.id).await;
+    assert_eq!(
+        (after.revision, after.started_at),
+        (Some(RevisionNumber(2)), before.started_at),
+        "what is refused changes nothing"
+    );
+    let again = works(fixture.runtime.apply(&newer).await, "the newer revision can be applied again");
+    assert!(!again.changed, "what is refused changes nothing");
+}
+
 /// Applying the same workload from many sides at once makes one of it.
 pub async fn parallel_applies_make_one_workload(fixture: &RuntimeFixture) {
     let workload = fixture.echo();
