@@ -21,7 +21,7 @@ use archestra_core::bridge::{
 };
 use archestra_core::{runtime::stdio::MultiplexerOptions, secret::SecretValue};
 use bridge_help::{Bridge, SECOND, answers, request};
-use help::{call, until};
+use help::{call, until, until_begun};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -58,37 +58,38 @@ async fn a_server_is_called_over_tcp_by_many() {
 }
 
 #[tokio::test]
-async fn calls_are_under_way_together_and_answered_when_they_are_done() {
+async fn calls_of_many_are_under_way_together() {
     let bridge = Bridge::ready("mode=mcp", &[]).await;
     let mut channels = Vec::new();
     for _ in 0..32 {
         channels.push(bridge.channel().await);
     }
-    let began = Instant::now();
-    let calls = channels.iter_mut().map(|channel| call(channel, "same id", "sleep", "500"));
-    assert!(futures::future::join_all(calls).await.iter().all(|answer| answer.contains("slept 500")));
-    assert!(began.elapsed() < 3 * SECOND, "{:?}", began.elapsed());
+    // None is answered before all have arrived.
+    let calls = channels.iter_mut().map(|channel| call(channel, "same id", "meet", "32"));
+    assert!(futures::future::join_all(calls).await.iter().all(|answer| answer.contains("met 32")));
 }
 
 #[tokio::test]
 async fn nobody_comes_in_without_the_token() {
     let bridge = Bridge::ready("mode=mcp", &["--max-connections", "1"]).await;
     let wrong = SecretValue::new("another-token");
-    let refused = client::connect(bridge.address, &wrong, SECOND).await.unwrap_err();
+    let refused = client::connect(bridge.address, &wrong, 10 * SECOND).await.unwrap_err();
     assert!(matches!(refused, ConnectError::Refused(Refusal::Unauthorized)), "{refused}");
     for opening in ["GET / HTTP/1.1\r\n\r\n", "{\"jsonrpc\":\"2.0\"}\n", &"x".repeat(100_000)] {
         let mut stream = bridge.connect_raw().await;
         let _refused_meanwhile = stream.write_all(opening.as_bytes()).await;
         let mut answer = String::new();
-        let _reset = timeout(2 * SECOND, stream.read_to_string(&mut answer)).await.unwrap();
+        let _reset = timeout(30 * SECOND, stream.read_to_string(&mut answer)).await.unwrap();
         assert!(answer.is_empty() || answer.starts_with("refused malformed "), "{answer}");
     }
     let kept = bridge.channel().await;
-    let busy = client::connect(bridge.address, &bridge.token, SECOND).await.unwrap_err();
+    let busy = client::connect(bridge.address, &bridge.token, 10 * SECOND).await.unwrap_err();
     assert!(matches!(busy, ConnectError::Refused(Refusal::Busy(_))), "{busy}");
     drop(kept);
-    until("the place of the first", || async { client::connect(bridge.address, &bridge.token, SECOND).await.is_ok() })
-        .await;
+    until("the place of the first", || async {
+        client::connect(bridge.address, &bridge.token, 10 * SECOND).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -96,7 +97,7 @@ async fn a_connection_that_says_nothing_is_closed() {
     let bridge = Bridge::ready("mode=mcp", &[]).await;
     let mut stream = bridge.connect_raw().await;
     let began = Instant::now();
-    assert_eq!(timeout(10 * SECOND, stream.read(&mut [0; 16])).await.unwrap().unwrap(), 0);
+    assert_eq!(timeout(60 * SECOND, stream.read(&mut [0; 16])).await.unwrap().unwrap(), 0);
     assert!(began.elapsed() >= 4 * SECOND);
 }
 
@@ -107,12 +108,12 @@ async fn a_server_that_dies_answers_what_is_under_way_and_takes_the_bridge_with_
     let mut idle = bridge.channel().await;
     let server = bridge.server();
     let (answer, ()) = tokio::join!(call(&mut under_way, "abc", "sleep", "60000"), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until_begun(&mut idle, 1).await;
         rustix::process::kill_process(server, rustix::process::Signal::KILL).unwrap();
     });
     assert!(answer.contains("\"error\"") && answer.contains("the server process ended"), "{answer}");
-    assert_eq!(timeout(5 * SECOND, under_way.recv()).await.unwrap(), None);
-    assert_eq!(timeout(5 * SECOND, idle.recv()).await.unwrap(), None);
+    assert_eq!(timeout(30 * SECOND, under_way.recv()).await.unwrap(), None);
+    assert_eq!(timeout(30 * SECOND, idle.recv()).await.unwrap(), None);
     let (code, log) = bridge.ended().await;
     assert_eq!(code, Some(137), "{log}");
     assert!(log.contains("archestra-bridge: the server was ended by signal 9\n"), "{log}");
@@ -129,20 +130,20 @@ async fn a_server_that_ends_by_itself_gives_its_code() {
 
 #[tokio::test]
 async fn what_is_under_way_is_finished_when_it_is_told_to_end() {
-    let mut bridge = Bridge::ready("mode=mcp", &["--drain", "10"]).await;
+    let mut bridge = Bridge::ready("mode=mcp", &["--drain", "60"]).await;
     let server = bridge.server();
-    let mut under_way = bridge.channel().await;
-    let (answer, ()) = tokio::join!(call(&mut under_way, 5, "sleep", "1500"), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    let (mut under_way, mut other) = (bridge.channel().await, bridge.channel().await);
+    let (answer, ()) = tokio::join!(call(&mut under_way, 5, "sleep", "6000"), async {
+        until_begun(&mut other, 1).await;
         bridge.signal(rustix::process::Signal::TERM);
         until("no more connections", || async {
-            client::connect(bridge.address, &bridge.token, SECOND).await.is_err()
+            client::connect(bridge.address, &bridge.token, 10 * SECOND).await.is_err()
         })
         .await;
         assert_eq!(bridge.health("/ready").await.0, 503);
     });
-    assert!(answer.contains("slept 1500"), "{answer}");
-    assert_eq!(timeout(5 * SECOND, under_way.recv()).await.unwrap(), None);
+    assert!(answer.contains("slept 6000"), "{answer}");
+    assert_eq!(timeout(30 * SECOND, under_way.recv()).await.unwrap(), None);
     let (code, log) = bridge.ended().await;
     assert_eq!(code, Some(0), "{log}");
     assert!(rustix::process::test_kill_process(server).is_err(), "the server is gone");
@@ -163,9 +164,9 @@ async fn whoever_has_not_heard_yet_that_it_ends_is_served() {
 #[tokio::test]
 async fn what_is_not_finished_in_time_is_answered_with_an_error() {
     let mut bridge = Bridge::ready("mode=mcp", &["--drain", "1"]).await;
-    let mut under_way = bridge.channel().await;
+    let (mut under_way, mut other) = (bridge.channel().await, bridge.channel().await);
     let (answer, ()) = tokio::join!(call(&mut under_way, 5, "sleep", "60000"), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until_begun(&mut other, 1).await;
         bridge.signal(rustix::process::Signal::TERM);
     });
     assert!(answer.contains("the server is being stopped"), "{answer}");
@@ -186,7 +187,7 @@ async fn a_server_that_never_answers_is_never_ready() {
     let mut bridge = Bridge::start("mode=silent", &["--init-timeout", "2"]).await;
     until("the health port", || async { bridge.try_health("/live").await.is_some() }).await;
     assert_eq!(bridge.health("/ready").await, (503, "the server is starting".to_owned()));
-    let refused = client::connect(bridge.address, &bridge.token, SECOND).await.unwrap_err();
+    let refused = client::connect(bridge.address, &bridge.token, 10 * SECOND).await.unwrap_err();
     assert!(matches!(&refused, ConnectError::Refused(Refusal::NotReady(_))), "{refused}");
     let (code, log) = bridge.ended().await;
     assert_eq!(code, Some(76), "{log}");
@@ -204,15 +205,15 @@ async fn a_command_that_does_not_exist_is_named() {
 #[tokio::test]
 async fn announcements_reach_whoever_asked_for_them() {
     let bridge = Bridge::ready("mode=mcp", &[]).await;
-    let mut events = client::events(bridge.address, &bridge.token, SECOND).await.unwrap();
-    assert_eq!(timeout(SECOND, events.tools_changed()).await.unwrap(), Some(0));
+    let mut events = client::events(bridge.address, &bridge.token, 10 * SECOND).await.unwrap();
+    assert_eq!(timeout(10 * SECOND, events.tools_changed()).await.unwrap(), Some(0));
     let mut channel = bridge.channel().await;
     assert!(call(&mut channel, 1, "change", "").await.contains("changed"));
-    assert_eq!(timeout(SECOND, events.tools_changed()).await.unwrap(), Some(1));
-    let mut late = client::events(bridge.address, &bridge.token, SECOND).await.unwrap();
-    assert_eq!(timeout(SECOND, late.tools_changed()).await.unwrap(), Some(1));
+    assert_eq!(timeout(10 * SECOND, events.tools_changed()).await.unwrap(), Some(1));
+    let mut late = client::events(bridge.address, &bridge.token, 10 * SECOND).await.unwrap();
+    assert_eq!(timeout(10 * SECOND, late.tools_changed()).await.unwrap(), Some(1));
     bridge.signal(rustix::process::Signal::TERM);
-    assert_eq!(timeout(5 * SECOND, late.tools_changed()).await.unwrap(), None);
+    assert_eq!(timeout(30 * SECOND, late.tools_changed()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -220,7 +221,7 @@ async fn many_callers_share_one_connection() {
     let bridge = Bridge::ready("mode=mcp", &["--max-connections", "1"]).await;
     let stream = bridge.connect_raw().await;
     let options = MultiplexerOptions::default();
-    let multiplexer = client::multiplexer(stream, &bridge.token, SECOND, options).await.unwrap();
+    let multiplexer = client::multiplexer(stream, &bridge.token, 10 * SECOND, options).await.unwrap();
     let negotiated = multiplexer.ready().await.unwrap();
     assert_eq!(negotiated.protocol_version, "2025-06-18");
     let callers = (0..40).map(|caller| {
@@ -233,16 +234,16 @@ async fn many_callers_share_one_connection() {
         }
     });
     futures::future::join_all(callers).await;
-    let mut under_way = multiplexer.channel().unwrap();
+    let (mut under_way, mut other) = (multiplexer.channel().unwrap(), multiplexer.channel().unwrap());
     let (answer, ()) = tokio::join!(call(&mut under_way, "abc", "sleep", "60000"), async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until_begun(&mut other, 1).await;
         bridge.signal(rustix::process::Signal::KILL);
     });
     assert!(
         answer.contains("\"abc\"") && answer.contains("\"error\""),
         "also without a last word of the bridge: {answer}"
     );
-    assert_eq!(timeout(5 * SECOND, under_way.recv()).await.unwrap(), None);
+    assert_eq!(timeout(30 * SECOND, under_way.recv()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -280,7 +281,7 @@ async fn a_client_that_does_not_read_disturbs_nobody() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut channel = bridge.channel().await;
     for id in 0..20 {
-        let answered = timeout(5 * SECOND, call(&mut channel, id, "echo", "hello")).await;
+        let answered = timeout(30 * SECOND, call(&mut channel, id, "echo", "hello")).await;
         assert!(answered.is_ok_and(|answer| answer.contains("hello")));
     }
     talks.abort();
@@ -294,7 +295,7 @@ async fn a_dropped_channel_cancels_and_its_place_is_free() {
     sender.send(request(1, "sleep", "700")).await.unwrap();
     // Nobody sends any more, which ends nothing.
     drop(sender);
-    let answer = timeout(5 * SECOND, receiver.recv()).await.unwrap().unwrap();
+    let answer = timeout(30 * SECOND, receiver.recv()).await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&answer).contains("slept 700"));
     drop(receiver);
     let mut other = bridge.channel().await;

@@ -62,7 +62,7 @@ impl Bridge {
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        let (channel, driver) = client::connect(self.address, &self.token, 5 * SECOND).await.unwrap();
+        let (channel, driver) = client::connect(self.address, &self.token, 30 * SECOND).await.unwrap();
         drop(tokio::spawn(driver));
         channel
     }
@@ -127,7 +127,7 @@ pub(crate) fn request(id: u32, tool: &str, text: &str) -> Bytes {
 /// The answer to the request with this id.
 pub(crate) async fn answers(channel: &mut Channel, id: u32) -> String {
     loop {
-        let frame = timeout(10 * SECOND, channel.recv()).await.expect("an answer in time").expect("an answer");
+        let frame = timeout(30 * SECOND, channel.recv()).await.expect("an answer in time").expect("an answer");
         let answer: serde_json::Value = serde_json::from_slice(&frame).unwrap();
         if answer["id"] == id {
             sleep(Duration::ZERO).await;
