@@ -13,7 +13,7 @@ mod value;
 
 pub use credential::{
     AdditionalHeader, ClientCredentialsConfig, CredentialModel, EnterpriseConfig, ExchangeStrategy, Injection,
-    OAuthConfig, StaticField, TokenEndpointAuth,
+    OAuthConfig, ResourceClient, StaticField, TokenEndpointAuth, TokenType,
 };
 pub use entry::{Entry, EntrySpec, RemoteServer, Scope, Server, ToolConcurrency};
 pub use env::{EnvVar, FieldType};
@@ -23,7 +23,9 @@ pub use self_hosted::{PullSecret, SelfHosted, Transport};
 pub use store::{CatalogChanges, CatalogStore, CatalogStoreExt, Document, Kind, Lookup, Query, Record, RecordKey};
 pub use value::{FixedValue, Given, Scalar};
 
-pub(crate) use validation::{header_name_finding, header_text_finding};
+pub(crate) use validation::{
+    client_id_finding, header_name_finding, header_text_finding, scope_findings, url_finding, visible_finding,
+};
 
 #[cfg(test)]
 mod tests;

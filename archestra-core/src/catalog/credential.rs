@@ -1,7 +1,12 @@
 //! The credential models of an entry: none, static fields, OAuth, client credentials, enterprise exchange, JWT passthrough; and additional headers.
 
+mod enterprise;
+mod oauth;
+
+pub use enterprise::{EnterpriseConfig, ExchangeStrategy, Injection, ResourceClient, TokenType};
+pub use oauth::{ClientCredentialsConfig, OAuthConfig, TokenEndpointAuth};
+
 use super::value::{FixedValue, Scalar, Secrecy, WireValue};
-use crate::id::IdentityProviderId;
 use serde::{Deserialize, Serialize};
 
 /// How an installation of the entry authenticates to its server.
@@ -130,153 +135,6 @@ impl From<WireHeader> for AdditionalHeader {
     }
 }
 
-/// How a client shows who it is at a token endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum TokenEndpointAuth {
-    /// Public client.
-    None,
-    /// HTTP Basic.
-    #[default]
-    ClientSecretBasic,
-    /// In the form body.
-    ClientSecretPost,
-    /// A signed assertion (RFC 7523).
-    PrivateKeyJwt,
-}
-
-/// OAuth 2.1 authorization code towards an upstream server. What is absent is discovered (RFC 9728, RFC 8414).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct OAuthConfig {
-    /// The authorization server's issuer, if it is not to be discovered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub issuer: Option<String>,
-    /// Together with `tokenEndpoint`, in place of discovery.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub authorization_endpoint: Option<String>,
-    /// Together with `authorizationEndpoint`, in place of discovery.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_endpoint: Option<String>,
-    /// A client that was registered by hand; otherwise a client metadata document, then dynamic registration (RFC 7591).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_id: Option<String>,
-    /// Its secret.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "secret_value")]
-    pub client_secret: Option<FixedValue>,
-    /// How the client authenticates.
-    pub token_endpoint_auth: TokenEndpointAuth,
-    /// What to ask for.
-    pub scopes: Vec<String>,
-    /// RFC 8707 resource, if it is not the server's URL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
-    /// `audience`, for servers that want one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub audience: Option<String>,
-    /// For a self-hosted server: the environment variable that receives the access token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub access_token_env: Option<String>,
-}
-
-/// OAuth client credentials towards an upstream server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClientCredentialsConfig {
-    /// Where tokens come from; absent: discovered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_endpoint: Option<String>,
-    /// The client; absent: each installation gives `clientId`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_id: Option<String>,
-    /// Its secret; absent: each installation gives `clientSecret`.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "secret_value")]
-    pub client_secret: Option<FixedValue>,
-    /// How the client authenticates.
-    #[serde(default)]
-    pub token_endpoint_auth: TokenEndpointAuth,
-    /// What to ask for.
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    /// RFC 8707 resource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
-    /// `audience`, for servers that want one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audience: Option<String>,
-}
-
-/// How the caller's identity becomes a credential of this server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EnterpriseConfig {
-    /// Who exchanges; absent: the consumer's identity provider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity_provider: Option<IdentityProviderId>,
-    /// The way of exchange.
-    pub strategy: ExchangeStrategy,
-    /// RFC 8693 `audience`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub audience: Option<String>,
-    /// RFC 8707 `resource`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
-    /// What to ask for.
-    #[serde(default)]
-    pub scopes: Vec<String>,
-    /// How the result is sent.
-    #[serde(default)]
-    pub injection: Injection,
-}
-
-/// A way to exchange one token for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ExchangeStrategy {
-    /// RFC 8693 token exchange.
-    TokenExchange,
-    /// Microsoft Entra on-behalf-of.
-    EntraObo,
-    /// ID-JAG at the identity provider, then RFC 7523 at the server's authorization server.
-    IdJag,
-}
-
-/// Where an exchanged credential goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub enum Injection {
-    /// `Authorization: Bearer <token>`.
-    #[default]
-    Bearer,
-    /// `Authorization: <token>`.
-    Raw,
-    /// A header of this name.
-    Header(String),
-}
-
 fn secret_value<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<FixedValue>, D::Error> {
     Ok(Option::<WireValue>::deserialize(deserializer)?.map(|value| value.into_fixed(Secrecy::Secret)))
-}
-
-impl ClientCredentialsConfig {
-    /// The names of the fields that each installation gives.
-    pub(crate) fn asked(&self) -> impl Iterator<Item = &'static str> {
-        // With a signed assertion the platform's own key stands in for a secret.
-        let secret = self.client_secret.is_none() && self.token_endpoint_auth != TokenEndpointAuth::PrivateKeyJwt;
-        let id = self.client_id.is_none().then_some(Self::CLIENT_ID);
-        id.into_iter().chain(secret.then_some(Self::CLIENT_SECRET))
-    }
-
-    /// The field that holds the client, where the entry does not.
-    pub(crate) const CLIENT_ID: &'static str = "clientId";
-
-    /// The field that holds its secret, where the entry does not.
-    pub(crate) const CLIENT_SECRET: &'static str = "clientSecret";
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 impl EntrySpec {
     /// Takes every fixed secret value out, so that it can be stored elsewhere; each is replaced by [`FixedValue::Stored`].
     ///
-    /// The keys are `env.<NAME>`, `field.<name>`, those of [`PullSecret::password_key`], `oauth.clientSecret` and
-    /// `clientCredentials.clientSecret`.
+    /// The keys are `env.<NAME>`, `field.<name>`, those of [`PullSecret::password_key`], `oauth.clientSecret`,
+    /// `clientCredentials.clientSecret` and `enterprise.resourceClient.clientSecret`.
     pub fn take_secrets(&mut self) -> SecretBundle {
         let mut bundle = SecretBundle::new();
         for Fixed { key, secrecy, value } in self.fixed_values() {
@@ -46,7 +46,13 @@ impl EntrySpec {
             CredentialModel::ClientCredentials(config) => {
                 all.push(Fixed::secret("clientCredentials.clientSecret".to_owned(), &mut config.client_secret));
             }
-            CredentialModel::None | CredentialModel::Enterprise(_) | CredentialModel::JwtPassthrough => {}
+            CredentialModel::Enterprise(config) => {
+                all.extend(config.resource_client.iter_mut().map(|client| {
+                    let key = "enterprise.resourceClient.clientSecret".to_owned();
+                    Fixed::secret(key, &mut client.client_secret)
+                }));
+            }
+            CredentialModel::None | CredentialModel::JwtPassthrough => {}
         }
         let Some(hosted) = &mut self.self_hosted else { return all };
         all.extend(hosted.env.iter_mut().map(|var| Fixed {

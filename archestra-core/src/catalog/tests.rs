@@ -62,7 +62,10 @@ fn every_credential_model_survives() {
         json!({"static": [{"name": "t", "header": "h", "secret": false, "prompt": true, "required": false}]}),
         json!({"oauth": {"issuer": "https://a.example", "clientId": "c", "clientSecret": {"stored": true}, "tokenEndpointAuth": "client_secret_post", "scopes": ["s"]}}),
         json!({"clientCredentials": {"clientId": "c", "tokenEndpointAuth": "client_secret_basic", "scopes": [], "audience": "a"}}),
+        json!({"oauth": {"resourceMetadataUrl": "https://a.example/.well-known/oauth-protected-resource/mcp", "wellKnownUrl": "https://a.example/.well-known/openid-configuration", "tokenEndpointAuth": "none", "scopes": [], "defaultScopes": ["read"], "resource": "https://a.example/mcp", "audience": "a"}}),
         json!({"enterprise": {"strategy": "entra-obo", "scopes": ["s"], "injection": {"header": "x-token"}}}),
+        json!({"enterprise": {"strategy": "token-exchange", "requestedTokenType": "jwt", "subjectTokenType": "id_token", "requestedIssuer": "google", "audience": "a", "resource": "https://a.example", "scopes": [], "tokenPath": "data.credential", "injection": "raw"}}),
+        json!({"enterprise": {"strategy": "id-jag", "requestedTokenType": "id-jag", "scopes": [], "resourceClient": {"tokenEndpoint": "https://a.example/token", "clientId": "c", "clientSecret": {"stored": true}, "tokenEndpointAuth": "client_secret_post"}, "injection": "bearer"}}),
     ] {
         let spec: EntrySpec = serde_json::from_value(
             json!({"name": "a", "remote": {"url": "https://a.example"}, "credential": credential}),
@@ -115,8 +118,14 @@ fn passwords_of_different_registries_and_users_have_different_keys() {
 
 #[test]
 fn the_secrets_of_clients_are_taken_too() {
-    for (model, key) in [("oauth", "oauth.clientSecret"), ("clientCredentials", "clientCredentials.clientSecret")] {
-        let spec = json!({"name": "a", "remote": {"url": "https://a.example"}, "credential": {model: {"clientId": "c", "clientSecret": "s3cret"}}});
+    let client = json!({"clientId": "c", "clientSecret": "s3cret"});
+    let enterprise = json!({"strategy": "id-jag", "resourceClient": client});
+    for (model, config, key) in [
+        ("oauth", &client, "oauth.clientSecret"),
+        ("clientCredentials", &client, "clientCredentials.clientSecret"),
+        ("enterprise", &enterprise, "enterprise.resourceClient.clientSecret"),
+    ] {
+        let spec = json!({"name": "a", "remote": {"url": "https://a.example"}, "credential": {model: config}});
         let mut spec: EntrySpec = serde_json::from_value(spec).unwrap();
         assert!(!format!("{spec:?}").contains("s3cret"));
         assert!(spec.stored_secret_keys().is_empty());
@@ -228,6 +237,10 @@ fn unknown_fields_are_refused_everywhere() {
         ("oauth", credential(json!({"oauth": {"extra": 1}}))),
         ("clientCredentials", credential(json!({"clientCredentials": {"extra": 1}}))),
         ("enterprise", credential(json!({"enterprise": {"strategy": "id-jag", "extra": 1}}))),
+        (
+            "client",
+            credential(json!({"enterprise": {"strategy": "id-jag", "resourceClient": {"clientId": "c", "extra": 1}}})),
+        ),
         ("model", credential(json!({"magic": {}}))),
         (
             "header",

@@ -10,7 +10,7 @@ use self::{
 use super::{ATTEMPTS, Lifecycle, check_expect, now, raced, secrets::ENTRIES};
 use archestra_core::{
     Error, Finding, Result, Validate,
-    catalog::{CatalogChanges, CatalogStoreExt, Entry, EntrySpec, FixedSecrets, FixedValue, Lookup, PullSecret, Scope},
+    catalog::{CatalogChanges, CatalogStoreExt, Entry, EntrySpec, FixedSecrets, FixedValue, Lookup, Scope},
     feed::{Expect as FeedExpect, Version, Versioned},
     id::{EntryId, UserId},
     secret::{Expect, SecretBundle},
@@ -297,25 +297,13 @@ fn changes_workload(stored: &SecretBundle, bundle: &SecretBundle) -> bool {
     given(stored) != given(bundle)
 }
 
-/// A finding for each secret that is said to be stored and is not, and for each password that is not there at all.
+/// A finding for each secret that is said to be stored and is not.
 fn missing_secrets(spec: &EntrySpec, kept: &BTreeSet<String>, stored: &SecretBundle) -> Vec<Finding> {
     let missing = |key: &String| stored.get(key).is_none();
-    let mut findings: Vec<_> = kept
-        .iter()
+    kept.iter()
         .filter(|key| missing(key))
         .map(|key| Finding::new(place(spec, key), "no value is stored for it", "enter the value"))
-        .collect();
-    let pulls = spec.self_hosted.iter().flat_map(|hosted| hosted.image_pull_secrets.iter().enumerate());
-    findings.extend(pulls.filter(|(_, pull)| matches!(pull, PullSecret::Credentials { password: None, .. })).map(
-        |(n, _)| {
-            Finding::new(
-                format!("selfHosted.imagePullSecrets[{n}].password"),
-                "credentials need a password",
-                "enter it",
-            )
-        },
-    ));
-    findings
+        .collect()
 }
 
 /// The field that a key of the entry's bundle belongs to.

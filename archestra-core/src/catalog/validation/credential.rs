@@ -1,11 +1,10 @@
 //! Findings about credential models and additional headers.
 
-use super::text::{header_name_finding, header_text_finding, url_finding};
+use super::text::{header_name_finding, header_text_finding};
 use crate::{
     Finding, Validate,
     catalog::{
-        AdditionalHeader, ClientCredentialsConfig, CredentialModel, EnterpriseConfig, FixedValue, Injection,
-        OAuthConfig, StaticField, TokenEndpointAuth,
+        AdditionalHeader, CredentialModel, FixedValue, StaticField,
         env::{is_env_name, secret_in_plain_field},
     },
 };
@@ -102,68 +101,4 @@ fn static_findings(fields: &[StaticField]) -> Vec<Finding> {
         }
     }
     findings
-}
-
-impl Validate for OAuthConfig {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = url_findings([
-            ("issuer", &self.issuer),
-            ("authorizationEndpoint", &self.authorization_endpoint),
-            ("tokenEndpoint", &self.token_endpoint),
-            ("resource", &self.resource),
-        ]);
-        let half = match (&self.authorization_endpoint, &self.token_endpoint) {
-            (Some(_), None) => Some("tokenEndpoint"),
-            (None, Some(_)) => Some("authorizationEndpoint"),
-            (Some(_), Some(_)) | (None, None) => None,
-        };
-        if let Some(absent) = half {
-            findings.push(Finding::new(
-                absent,
-                "one endpoint without the other",
-                "give both `authorizationEndpoint` and `tokenEndpoint`, or neither",
-            ));
-        }
-        if self.client_secret.is_some() && self.client_id.is_none() {
-            findings.push(Finding::new("clientId", "a client secret without its client", "add `clientId`"));
-        }
-        if let Some(name) = &self.access_token_env
-            && !is_env_name(name)
-        {
-            findings.push(Finding::new(
-                "accessTokenEnv",
-                format!("{name:?} is not the name of an environment variable"),
-                "start with a letter or '_', then letters, digits and '_'",
-            ));
-        }
-        findings
-    }
-}
-
-impl Validate for ClientCredentialsConfig {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = url_findings([("tokenEndpoint", &self.token_endpoint), ("resource", &self.resource)]);
-        if self.token_endpoint_auth == TokenEndpointAuth::None {
-            findings.push(Finding::new(
-                "tokenEndpointAuth",
-                "a public client gets no client credentials",
-                "use `client_secret_basic`, `client_secret_post` or `private_key_jwt`",
-            ));
-        }
-        findings
-    }
-}
-
-impl Validate for EnterpriseConfig {
-    fn findings(&self) -> Vec<Finding> {
-        let mut findings = url_findings([("resource", &self.resource)]);
-        if let Injection::Header(name) = &self.injection {
-            findings.extend(header_name_finding("injection.header", name));
-        }
-        findings
-    }
-}
-
-fn url_findings<const N: usize>(urls: [(&str, &Option<String>); N]) -> Vec<Finding> {
-    urls.into_iter().filter_map(|(field, url)| url_finding(field, url.as_deref()?)).collect()
 }

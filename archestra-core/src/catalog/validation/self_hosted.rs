@@ -155,7 +155,14 @@ impl SelfHosted {
                     "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
                 )),
                 PullSecret::Existing { .. } => {}
-                PullSecret::Credentials { server, username, .. } => {
+                PullSecret::Credentials { server, username, password, .. } => {
+                    if password.is_none() {
+                        findings.push(Finding::new(
+                            format!("{at}.password"),
+                            "credentials need a password",
+                            "enter it, or name an `existing` secret",
+                        ));
+                    }
                     for (field, text) in [("server", server), ("username", username)] {
                         if text.trim().is_empty() || text.chars().any(char::is_control) {
                             findings.push(Finding::new(

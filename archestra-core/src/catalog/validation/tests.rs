@@ -131,7 +131,7 @@ fn additional_headers_leave_the_credential_alone() {
         json!({"oauth": {}}),
         json!({"clientCredentials": {}}),
         json!({"enterprise": {"strategy": "token-exchange"}}),
-        json!({"enterprise": {"strategy": "entra-obo", "injection": {"header": "Authorization"}}}),
+        json!({"enterprise": {"strategy": "entra-obo", "resource": "api://x", "injection": {"header": "Authorization"}}}),
         json!("jwtPassthrough"),
     ] {
         check_remote(json!({"credential": credential, "additionalHeaders": header}), &["additionalHeaders[0].name"]);

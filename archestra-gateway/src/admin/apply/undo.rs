@@ -274,6 +274,11 @@ fn fill(spec: &mut EntrySpec, bundle: &SecretBundle) {
         }
         CredentialModel::OAuth(config) => put("oauth.clientSecret", &mut config.client_secret),
         CredentialModel::ClientCredentials(config) => put("clientCredentials.clientSecret", &mut config.client_secret),
+        CredentialModel::Enterprise(config) => {
+            if let Some(client) = &mut config.resource_client {
+                put("enterprise.resourceClient.clientSecret", &mut client.client_secret);
+            }
+        }
         _ => {}
     }
     if let Some(hosted) = &mut spec.self_hosted {

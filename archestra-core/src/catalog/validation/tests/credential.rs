@@ -27,7 +27,7 @@ fn static_fields_have_a_name_a_header_and_a_value_or_a_prompt() {
     for name in ["", "-a", "1a", "a.b", "a b", "ä"] {
         check_static(json!({"name": name, "header": "x-key"}), &["name"]);
     }
-    for header in ["", "x key", "connection", "Mcp-Name", "Content-Type"] {
+    for header in ["", "x key", "connection", "Host", "Content-Length", "Mcp-Name", "mcp-anything", "Content-Type"] {
         check_static(json!({"name": "token", "header": header}), &["header"]);
     }
     check_static(json!({"name": "token", "header": "x-key", "prefix": "Bearer\n"}), &["prefix"]);
@@ -111,4 +111,105 @@ fn an_exchanged_credential_goes_in_a_header() {
     );
     let injection = json!({"strategy": "id-jag", "injection": {"header": "te"}});
     check_credential(json!({"enterprise": injection}), &["credential.enterprise.injection.header"]);
+}
+
+#[test]
+fn clients_scopes_and_audiences_are_what_oauth_allows() {
+    let good =
+        json!({"clientId": "app 1", "clientSecret": "s3cret", "scopes": ["read", "a:b/c", "!"], "audience": "a b"});
+    for (model, base) in
+        [("oauth", json!({})), ("clientCredentials", json!({})), ("enterprise", json!({"strategy": "token-exchange"}))]
+    {
+        let with = |fields: &Value| {
+            let mut config = base.clone();
+            config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            json!({ model: config })
+        };
+        let at = |field: &str| format!("credential.{model}.{field}");
+        if model != "enterprise" {
+            check_credential(with(&good), &[]);
+            for id in ["", " ", "ä", "a\nb"] {
+                check_credential(with(&json!({"clientId": id})), &[&at("clientId")]);
+            }
+            check_credential(with(&json!({"clientSecret": "s3cret"})), &[&at("clientId")]);
+            for secret in ["", "s3crät", "s3cret\n"] {
+                check_credential(with(&json!({"clientId": "a", "clientSecret": secret})), &[&at("clientSecret")]);
+            }
+            check_credential(
+                with(&json!({"clientId": "a", "clientSecret": "s3cret", "tokenEndpointAuth": "private_key_jwt"})),
+                &[&at("clientSecret")],
+            );
+        }
+        for scope in ["", "a b", "a\"b", "a\\b", "ä", "a\n"] {
+            check_credential(with(&json!({"scopes": ["ok", scope]})), &[&at("scopes[1]")]);
+        }
+        for audience in ["", "ä", "a\r\n"] {
+            check_credential(with(&json!({"audience": audience})), &[&at("audience")]);
+        }
+        check_credential(with(&json!({"resource": "api://0b6f/server"})), &[]);
+        for resource in ["server", "https://u:s3cret@a.example", "https://a.example/#f"] {
+            check_credential(with(&json!({"resource": resource})), &[&at("resource")]);
+        }
+    }
+    check_credential(json!({"oauth": {"defaultScopes": ["a b"]}}), &["credential.oauth.defaultScopes[0]"]);
+    let public = json!({"clientId": "a", "clientSecret": "s3cret", "tokenEndpointAuth": "none"});
+    check_credential(json!({"oauth": public}), &["credential.oauth.clientSecret"]);
+    check_credential(
+        json!({"clientCredentials": public}),
+        &["credential.clientCredentials.tokenEndpointAuth", "credential.clientCredentials.clientSecret"],
+    );
+}
+
+#[test]
+fn oauth_is_discovered_in_one_place() {
+    for field in ["resourceMetadataUrl", "wellKnownUrl"] {
+        check_credential(json!({"oauth": {field: "https://a.example/x"}}), &[]);
+        check_credential(json!({"oauth": {field: "a.example"}}), &[&format!("credential.oauth.{field}")]);
+    }
+    let both = json!({"wellKnownUrl": "https://a.example/x", "authorizationEndpoint": "https://a.example/a", "tokenEndpoint": "https://a.example/t"});
+    check_credential(json!({"oauth": both}), &["credential.oauth.wellKnownUrl"]);
+}
+
+#[test]
+fn an_exchange_asks_for_what_its_strategy_gives() {
+    let check = |config: Value, expected: &[&str]| {
+        let expected: Vec<_> = expected.iter().map(|field| format!("credential.enterprise.{field}")).collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        check_credential(json!({"enterprise": config}), &expected);
+    };
+    check(json!({"strategy": "entra-obo", "scopes": ["api://x/.default"]}), &[]);
+    check(json!({"strategy": "entra-obo", "resource": "api://x"}), &[]);
+    check(json!({"strategy": "entra-obo"}), &["scopes"]);
+    check(json!({"strategy": "entra-obo", "scopes": ["s"], "requestedTokenType": "jwt"}), &["requestedTokenType"]);
+    check(json!({"strategy": "id-jag", "requestedTokenType": "access_token"}), &["requestedTokenType"]);
+    check(json!({"strategy": "token-exchange", "requestedTokenType": "id-jag"}), &[]);
+    check(json!({"strategy": "token-exchange", "requestedIssuer": ""}), &["requestedIssuer"]);
+    check(json!({"strategy": "token-exchange", "tokenPath": "data.credential"}), &[]);
+    for path in ["", ".", "a..b", "a b"] {
+        check(json!({"strategy": "token-exchange", "tokenPath": path}), &["tokenPath"]);
+    }
+    let client = json!({"clientId": "a", "clientSecret": "s3cret"});
+    check(json!({"strategy": "id-jag", "resourceClient": client}), &[]);
+    check(json!({"strategy": "token-exchange", "resourceClient": client}), &["resourceClient"]);
+    for (client, field) in [
+        (json!({"clientId": "a"}), "clientSecret"),
+        (json!({"clientId": "", "tokenEndpointAuth": "none"}), "clientId"),
+        (json!({"clientId": "a", "tokenEndpointAuth": "none", "tokenEndpoint": "x"}), "tokenEndpoint"),
+        (json!({"clientId": "a", "tokenEndpointAuth": "none", "clientSecret": "s3cret"}), "clientSecret"),
+    ] {
+        check(json!({"strategy": "id-jag", "resourceClient": client}), &[&format!("resourceClient.{field}")]);
+    }
+}
+
+#[test]
+fn no_header_is_sent_twice_whatever_its_case() {
+    let both = |static_header: &str, additional: &str| {
+        json!({
+            "credential": {"static": [{"name": "t", "header": static_header}]},
+            "additionalHeaders": [{"name": additional, "value": "v"}],
+        })
+    };
+    check_remote(both("x-api-key", "x-tenant"), &[]);
+    check_remote(both("X-Api-Key", "x-api-key"), &["additionalHeaders[0].name"]);
+    check_remote(both("x-key", "Mcp-Anything"), &["additionalHeaders[0].name"]);
 }

@@ -64,6 +64,8 @@ fn pull_secrets_are_named_or_whole_and_there_once() {
     }
     let blank = json!({"server": " ", "username": "", "password": "s3cret"});
     check_hosted(pulls(json!([blank])), &["imagePullSecrets[0].server", "imagePullSecrets[0].username"]);
+    let without = json!({"server": "registry.example.com", "username": "u"});
+    check_hosted(pulls(json!([without])), &["imagePullSecrets[0].password"]);
     check_hosted(pulls(json!([full, {"existing": "a"}, full])), &["imagePullSecrets[2]"]);
 }
 
