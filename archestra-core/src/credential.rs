@@ -92,8 +92,13 @@ pub enum CredentialPlan {
         /// The entry's secrets.
         entry: Option<SecretRef>,
     },
-    /// The OAuth tokens of the installation.
-    OAuth(SecretRef),
+    /// The OAuth tokens of the installation, which the client's secret renews.
+    OAuth {
+        /// The installation's secrets: the tokens.
+        installation: SecretRef,
+        /// The entry's secrets: the client's.
+        entry: Option<SecretRef>,
+    },
     /// Client credentials.
     ClientCredentials {
         /// The installation's secrets.
@@ -102,7 +107,14 @@ pub enum CredentialPlan {
         entry: Option<SecretRef>,
     },
     /// The caller's identity, exchanged.
-    Exchange(Box<EnterpriseConfig>),
+    Exchange {
+        /// How.
+        config: Box<EnterpriseConfig>,
+        /// The installation's secrets.
+        installation: Option<SecretRef>,
+        /// The entry's secrets: those of our client at the resource's authorization server.
+        entry: Option<SecretRef>,
+    },
     /// The caller's own IdP token.
     Passthrough,
     /// These headers, until then.
@@ -137,6 +149,16 @@ pub enum CredentialError {
         /// Its name.
         entry_name: String,
         /// The pin.
+        installation: InstallationId,
+    },
+    /// The installation was made, and nobody has authorized it at the server yet.
+    #[error("the installation of {entry_name} is not authorized yet")]
+    Unauthorized {
+        /// The entry.
+        entry: EntryId,
+        /// Its name.
+        entry_name: String,
+        /// The installation.
         installation: InstallationId,
     },
     /// A credential is there and must be renewed by a person.
@@ -181,6 +203,8 @@ pub struct Explanation {
 ///
 /// # Contract
 /// * The same context gives the same answer: a resolver is deterministic.
+/// * Where the credential is OAuth and the chosen installation has no tokens, it answers
+///   [`Unauthorized`](CredentialError::Unauthorized), and looks no further.
 /// * The installation it answers with is one of the candidates, and the owner is that candidate's.
 /// * It never answers with another user's personal installation, unless the assignment pins it.
 /// * It does no I/O that a warm call would wait for; it may keep caches of its own.
@@ -195,19 +219,34 @@ pub trait CredentialResolver: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The plan that an entry's credential model leads to for one of its installations.
-#[must_use]
-pub fn plan(entry: &Entry, candidate: &Candidate) -> CredentialPlan {
-    match &entry.spec.credential {
+///
+/// # Errors
+/// [`CredentialError::Unauthorized`] for OAuth without tokens: a call must not go out as nobody's.
+pub fn plan(entry: &Entry, candidate: &Candidate) -> Result<CredentialPlan, CredentialError> {
+    Ok(match &entry.spec.credential {
         _ if !entry.spec.speaks_http() => CredentialPlan::Deployment,
         CredentialModel::None => CredentialPlan::None,
         CredentialModel::Static(_) => {
             CredentialPlan::Static { installation: candidate.secrets.clone(), entry: entry.secrets.clone() }
         }
-        CredentialModel::OAuth(_) => candidate.secrets.clone().map_or(CredentialPlan::None, CredentialPlan::OAuth),
+        CredentialModel::OAuth(_) => {
+            let Some(installation) = candidate.secrets.clone() else {
+                return Err(CredentialError::Unauthorized {
+                    entry: entry.id,
+                    entry_name: entry.spec.name.clone(),
+                    installation: candidate.installation,
+                });
+            };
+            CredentialPlan::OAuth { installation, entry: entry.secrets.clone() }
+        }
         CredentialModel::ClientCredentials(_) => {
             CredentialPlan::ClientCredentials { installation: candidate.secrets.clone(), entry: entry.secrets.clone() }
         }
-        CredentialModel::Enterprise(config) => CredentialPlan::Exchange(Box::new(config.clone())),
+        CredentialModel::Enterprise(config) => CredentialPlan::Exchange {
+            config: Box::new(config.clone()),
+            installation: candidate.secrets.clone(),
+            entry: entry.secrets.clone(),
+        },
         CredentialModel::JwtPassthrough => CredentialPlan::Passthrough,
-    }
+    })
 }

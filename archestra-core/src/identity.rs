@@ -1,10 +1,12 @@
 //! Who there is and who calls: users, teams, roles, tokens, clients, identity providers, principals; and where they are kept.
 
+mod federation;
 mod permission;
 mod principal;
 mod store;
 mod token;
 
+pub use federation::{Client, GrantType, IdentityProvider};
 pub use permission::{Action, Permission, Permissions, Resource, Role, RoleName};
 pub use principal::{AuthMethod, Caller, Principal};
 pub use store::{
@@ -15,7 +17,7 @@ pub use token::{PlainToken, Token, TokenHash, TokenOwner};
 
 use crate::{
     Finding, Validate,
-    id::{ClientId, IdentityProviderId, TeamId, UserId},
+    id::{TeamId, UserId},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -80,76 +82,23 @@ pub struct Team {
 
 impl Validate for Team {
     fn findings(&self) -> Vec<Finding> {
-        let bad = self.name.trim().is_empty()
-            || self.name.trim().len() != self.name.len()
-            || self.name.len() > 128
-            || self.name.chars().any(char::is_control);
-        if bad {
-            vec![Finding::new(
-                "name",
-                "a team needs a name of 1 to 128 printable bytes without blanks around it",
-                "choose another",
-            )]
-        } else {
-            Vec::new()
-        }
+        name_finding("a team", &self.name).into_iter().collect()
     }
 }
 
-/// A registered OAuth client of the gateway.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct Client {
-    /// The identifier.
-    pub id: ClientId,
-    /// `client_id`: unique; the URL of its metadata document where it has one.
-    pub client_id: String,
-    /// For people.
-    pub name: String,
-    /// The SHA-256 of its secret, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_hash: Option<TokenHash>,
-    /// Its public keys, as a JWK set, for `private_key_jwt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jwks: Option<String>,
-    /// Where codes may be sent.
-    #[serde(default)]
-    pub redirect_uris: Vec<String>,
-    /// The grants it may use.
-    #[serde(default)]
-    pub grant_types: BTreeSet<String>,
-    /// For client credentials: the consumers it may use.
-    #[serde(default)]
-    pub consumers: BTreeSet<crate::id::ConsumerId>,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
-}
-
-/// An OpenID provider whose users and tokens the platform trusts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct IdentityProvider {
-    /// The identifier.
-    pub id: IdentityProviderId,
-    /// Unique; part of the login URL.
-    pub name: String,
-    /// Its issuer, byte for byte as in its tokens. Unique.
-    pub issuer: String,
-    /// Our client there.
-    pub client_id: String,
-    /// Where our client secret is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_secret: Option<crate::secret::SecretRef>,
-    /// Its keys; absent: discovered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub jwks_uri: Option<String>,
-    /// Which claim holds the address of a user; `email` if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub email_claim: Option<String>,
-    /// When it was made.
-    pub created_at: DateTime<Utc>,
+/// What is wrong with the name of something that people tell apart by it.
+fn name_finding(what: &str, name: &str) -> Option<Finding> {
+    let bad = name.trim().is_empty()
+        || name.trim().len() != name.len()
+        || name.len() > 128
+        || name.chars().any(char::is_control);
+    bad.then(|| {
+        Finding::new(
+            "name",
+            format!("{what} needs a name of 1 to 128 printable bytes without blanks around it"),
+            "choose another",
+        )
+    })
 }
 
 #[cfg(test)]

@@ -63,6 +63,9 @@ pub struct Installation {
     /// Set when a change of the entry needs new input; what runs stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reinstall_required: Option<ReinstallReason>,
+    /// How its credential is, where the platform renews it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialHealth>,
     /// What runs for it, if the platform runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<WorkloadId>,
@@ -100,6 +103,30 @@ pub enum InstallationState {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
     },
+}
+
+/// How a credential is that the platform renews by itself (RFC 6749 section 6).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialHealth {
+    /// Until when it can be used as it is; absent: nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The last attempt to renew it, if that failed. The next one that succeeds takes it away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_failed: Option<RefreshFailure>,
+}
+
+/// Why a credential could not be renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RefreshFailure {
+    /// What the authorization server said, in words that hold no secret.
+    pub reason: String,
+    /// When.
+    pub at: DateTime<Utc>,
 }
 
 /// A field that an installation is asked for.

@@ -60,7 +60,7 @@ pub struct PolicySpec {
     pub message: Option<String>,
 }
 
-/// Callers that a rule is about.
+/// Callers that a rule or a limit is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -84,6 +84,8 @@ pub enum PolicyAction {
     Allow,
     /// The call is refused.
     Block,
+    /// The call is made only after a person has approved it. No caller of the gateway can be asked, so there it is refused.
+    RequireApproval,
 }
 
 /// A condition on one argument.
@@ -140,6 +142,9 @@ pub struct Limit {
     /// What a person filled in.
     #[serde(flatten)]
     pub spec: LimitSpec,
+    /// The `apply` set that made it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_set: Option<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }
@@ -160,6 +165,9 @@ pub struct LimitSpec {
     /// Only through this consumer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<ConsumerId>,
+    /// Only calls of these callers; empty: everybody's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<CallerSelector>,
     /// Whose calls are counted together.
     #[serde(default)]
     pub per: LimitPer,

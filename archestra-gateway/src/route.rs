@@ -60,6 +60,9 @@ pub(crate) struct ConsumerRoute {
 impl ConsumerRoute {
     /// Whether this caller may use the consumer at all.
     pub(crate) fn admits(&self, principal: &Principal) -> bool {
+        if !principal.opens(self.consumer.id) {
+            return false;
+        }
         let resource = match self.consumer.kind {
             archestra_core::consumer::ConsumerKind::Gateway => Resource::Gateway,
             archestra_core::consumer::ConsumerKind::Agent => Resource::Agent,

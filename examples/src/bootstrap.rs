@@ -179,6 +179,7 @@ fn push_token(changes: &mut IdentityChanges, owner: TokenOwner, token: &PlainTok
         name: "bootstrap".to_owned(),
         hash: token.hash(),
         owner,
+        consumer: None,
         bootstrap: true,
         expires_at: None,
         created_at: Utc::now(),

@@ -86,7 +86,7 @@ impl CredentialResolver for DefaultResolver {
                 installation: candidate.installation,
                 owner: candidate.owner,
                 reason,
-                plan: plan(call.entry, candidate),
+                plan: plan(call.entry, candidate)?,
             });
         }
         let (entry, entry_name) = (call.entry.id, call.entry.spec.name.clone());
@@ -106,10 +106,14 @@ impl CredentialResolver for DefaultResolver {
         let mut look = |looked_at: String, found: Option<&Candidate>| {
             let outcome = found.map_or_else(
                 || "none that is ready, has the tool and may serve this caller".to_owned(),
-                |candidate| format!("installation {}", candidate.installation),
+                |candidate| match plan(call.entry, candidate) {
+                    Ok(_) => format!("installation {}", candidate.installation),
+                    Err(error) => format!("installation {}, which cannot serve: {error}", candidate.installation),
+                },
             );
             steps.push(Step { looked_at, outcome });
-            found.map(|candidate| candidate.installation)
+            // The search ends here, also where this one cannot serve.
+            found.map(|candidate| plan(call.entry, candidate).ok().map(|_| candidate.installation))
         };
         let installation = match call.choice {
             CredentialChoice::Pinned(id) => {
@@ -119,7 +123,7 @@ impl CredentialResolver for DefaultResolver {
             CredentialChoice::ResolveAtCallTime => owners(call.principal)
                 .find_map(|(owner, _)| look(format!("installation of {owner}"), of_owner(call.candidates, owner))),
         };
-        Explanation { steps, installation }
+        Explanation { steps, installation: installation.flatten() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Permissions, and the roles that hold them.
 
-use crate::id::RoleId;
+use crate::{Finding, Validate, id::RoleId};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, str::FromStr};
@@ -211,6 +211,16 @@ pub struct Role {
     pub permissions: Permissions,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+}
+
+impl Validate for Role {
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<_> = super::name_finding("a role", &self.name.0).into_iter().collect();
+        if self.name.built_in().is_some() {
+            findings.push(Finding::new("name", format!("{} is a built-in role", self.name), "choose another"));
+        }
+        findings
+    }
 }
 
 #[cfg(test)]

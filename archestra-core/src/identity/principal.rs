@@ -2,10 +2,11 @@
 
 use super::Permissions;
 use crate::{
-    id::{ClientId, IdentityProviderId, TeamId, TokenId, UserId},
+    id::{ClientId, ConsumerId, IdentityProviderId, TeamId, TokenId, UserId},
     secret::SecretValue,
 };
-use std::sync::Arc;
+use chrono::{DateTime, Utc};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Who calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,6 +88,12 @@ pub struct Principal {
     pub method: AuthMethod,
     /// The caller's own IdP token, where there is one.
     pub idp_token: Option<SecretValue>,
+    /// The only consumer that the credential opens: the audience of an access token (RFC 8707).
+    pub consumer: Option<ConsumerId>,
+    /// What the credential was granted (RFC 6749 section 3.3); `None` where it knows no scopes.
+    pub scopes: Option<Arc<BTreeSet<String>>>,
+    /// When the credential stops being accepted.
+    pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Principal {
@@ -97,6 +104,12 @@ impl Principal {
             Caller::User(id) => Some(id),
             Caller::Team(_) | Caller::Organization | Caller::Client(_) => None,
         }
+    }
+
+    /// Whether the credential opens this consumer. What the caller may use at all is another question.
+    #[must_use]
+    pub fn opens(&self, consumer: ConsumerId) -> bool {
+        self.consumer.is_none_or(|only| only == consumer)
     }
 
     /// Whether the caller is, or is in, this team.

@@ -1,9 +1,9 @@
 //! Static bearer tokens: opaque, random, stored as hashes.
 
 use crate::{
-    Error, Finding, Result,
+    Error, Finding, Result, Validate,
     hash::hashes,
-    id::{TeamId, TokenId, UserId},
+    id::{ConsumerId, TeamId, TokenId, UserId},
 };
 use aws_lc_rs::{digest, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -113,6 +113,9 @@ pub struct Token {
     pub hash: TokenHash,
     /// Whom it stands for.
     pub owner: TokenOwner,
+    /// The only consumer it opens; absent: every one that its owner may use, and the control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<ConsumerId>,
     /// Marks the token that every start sets from its configuration.
     #[serde(default)]
     pub bootstrap: bool,
@@ -121,6 +124,23 @@ pub struct Token {
     pub expires_at: Option<DateTime<Utc>>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+}
+
+impl Validate for Token {
+    fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<_> = super::name_finding("a token", &self.name).into_iter().collect();
+        if self.expires_at.is_some_and(|at| at <= self.created_at) {
+            findings.push(Finding::new("expiresAt", "it would never be accepted", "use a later time, or leave it out"));
+        }
+        if self.bootstrap && self.consumer.is_some() {
+            findings.push(Finding::new(
+                "consumer",
+                "the token of the first admin opens the control plane",
+                "leave it out",
+            ));
+        }
+        findings
+    }
 }
 
 #[cfg(test)]

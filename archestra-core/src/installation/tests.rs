@@ -2,7 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "tables read best with their values in place")]
 
-use super::{check_values, install_fields};
+use super::{CredentialHealth, check_values, install_fields};
 use crate::catalog::EntrySpec;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -166,4 +166,16 @@ fn values_can_be_carried_where_they_go() {
     );
     accepted(&spec, &[("token", "s3cret"), ("x-tenant", "a b")], json!({"x-tenant": "a b"}), &["token"]);
     refused(&spec, &[("token", "s3cret\r\nx: y"), ("x-tenant", "ä")], &["token", "x-tenant"]);
+}
+
+#[test]
+fn the_health_of_a_credential_survives_json() {
+    let stored = json!({
+        "expiresAt": "2026-11-20T00:00:00Z",
+        "refreshFailed": {"reason": "invalid_grant: the grant was revoked", "at": "2026-11-20T00:00:00Z"},
+    });
+    for stored in [stored, json!({})] {
+        let health: CredentialHealth = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&health).unwrap(), stored);
+    }
 }

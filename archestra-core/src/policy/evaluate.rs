@@ -39,7 +39,7 @@ pub enum Verdict {
     },
 }
 
-/// The verdict: of the rules that match, the highest priority decides; among equals one that blocks, then the oldest. When
+/// The verdict: of the rules that match, the highest priority decides; among equals one that does not allow, then the oldest. When
 /// none matches the call is allowed. A condition on arguments that were not decoded does not hold.
 #[must_use]
 pub fn evaluate<'a>(rules: impl IntoIterator<Item = &'a Policy>, call: CallFacts<'_>) -> Verdict {
@@ -51,6 +51,16 @@ pub fn evaluate<'a>(rules: impl IntoIterator<Item = &'a Policy>, call: CallFacts
             PolicyAction::Allow => Verdict::Allow(Some(rule.id)),
             PolicyAction::Block => {
                 Verdict::Block { policy: rule.id, name: rule.spec.name.clone(), message: rule.spec.message.clone() }
+            }
+            PolicyAction::RequireApproval => {
+                let unasked = || {
+                    format!(
+                        "the rule {:?} wants a person to approve this call, who cannot be asked here",
+                        rule.spec.name
+                    )
+                };
+                let message = rule.spec.message.clone().unwrap_or_else(unasked);
+                Verdict::Block { policy: rule.id, name: rule.spec.name.clone(), message: Some(message) }
             }
         },
     }

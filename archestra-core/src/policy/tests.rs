@@ -2,7 +2,7 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "tables read best with their values in place")]
 
-use super::{LimitSpec, PolicySpec};
+use super::{Limit, LimitSpec, PolicySpec};
 use crate::Validate;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -122,8 +122,21 @@ fn rules_survive_json() {
     });
     let spec: PolicySpec = serde_json::from_value(policy.clone()).unwrap();
     assert_eq!(serde_json::to_value(&spec).unwrap(), policy);
-    let limit =
-        json!({"name": "a", "entry": ENTRY, "tool": "x", "consumer": ENTRY, "per": "caller", "calls": 0, "window": 1});
+    let limit = json!({
+        "name": "a", "entry": ENTRY, "tool": "x", "consumer": ENTRY, "callers": [{"user": ENTRY}, {"team": ENTRY}],
+        "per": "caller", "calls": 0, "window": 1,
+    });
     let spec: LimitSpec = serde_json::from_value(limit.clone()).unwrap();
     assert_eq!(serde_json::to_value(&spec).unwrap(), limit);
+}
+
+#[test]
+fn a_limit_remembers_the_set_that_made_it() {
+    let stored = json!({
+        "id": ENTRY, "name": "a", "per": "team", "calls": 5, "window": 60, "applySet": "prod",
+        "createdAt": "2026-11-20T00:00:00Z",
+    });
+    let limit: Limit = serde_json::from_value(stored.clone()).unwrap();
+    assert_eq!(limit.apply_set.as_deref(), Some("prod"));
+    assert_eq!(serde_json::to_value(&limit).unwrap(), stored);
 }

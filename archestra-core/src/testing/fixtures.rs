@@ -105,6 +105,7 @@ pub fn installation(entry: &Entry, owner: Owner) -> Installation {
         secrets: None,
         state: InstallationState::Ready,
         reinstall_required: None,
+        credential: None,
         workload: entry.spec.self_hosted.as_ref().map(|_| WorkloadId::of_installation(id)),
         tools: BTreeMap::new(),
         author: None,
@@ -256,11 +257,12 @@ pub fn limit(name: &str, calls: u64) -> Limit {
         entry: None,
         tool: None,
         consumer: None,
+        callers: Vec::new(),
         per: LimitPer::Organization,
         calls,
         window: 60,
     };
-    Limit { id: LimitId::new(), spec, created_at: now() }
+    Limit { id: LimitId::new(), spec, apply_set: None, created_at: now() }
 }
 
 /// A record of something that was done at this time; its id is of this time too.

@@ -184,6 +184,7 @@ impl CatalogStore for FlawedCatalog {
             match operation {
                 Operation::Put { record, expect } => one.push_put(record, expect),
                 Operation::Delete { key, expect } => one.push_delete(key, expect),
+                Operation::Require { key, expect } => one = one.require(key, expect),
             }
             revision = self.0.commit(one).await?;
         }
@@ -251,7 +252,7 @@ impl CredentialResolver for GreedyResolver {
             installation: first.installation,
             owner: first.owner,
             reason: archestra_core::credential::ResolutionReason::Custom,
-            plan: plan(call.entry, first),
+            plan: plan(call.entry, first)?,
         })
     }
 

@@ -61,6 +61,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let principal =
             parts.extensions.get::<Arc<Principal>>().map(Arc::clone).ok_or_else(Problem::unauthenticated)?;
+        if principal.consumer.is_some() {
+            return Err(Problem::refused(
+                "this credential opens one gateway or agent and nothing else; use a token without `consumer`",
+            ));
+        }
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
         Ok(Self { principal, address })
     }

@@ -17,7 +17,7 @@ use archestra_core::{
     catalog::{CatalogStoreExt as _, Entry, Given, Query, ReinstallReason},
     feed::Versioned,
     identity::{Action, Resource as On},
-    installation::{Installation, InstallationState},
+    installation::{CredentialHealth, Installation, InstallationState},
     runtime::WorkloadId,
     secret::SecretValue,
 };
@@ -54,6 +54,9 @@ pub(crate) struct InstallationView {
     /// Set when a change of the entry needs new input; what runs stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     reinstall_required: Option<ReinstallReason>,
+    /// How its credential is, where the platform renews it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<CredentialHealth>,
     /// What runs for it, if the platform runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     workload: Option<WorkloadId>,
@@ -252,6 +255,7 @@ async fn view(
         secret_fields: value.secret_fields,
         state: value.state,
         reinstall_required: value.reinstall_required,
+        credential: value.credential,
         workload: value.workload,
         tools: value.tools.into_keys().collect(),
         author: directory.author(value.author).await?,

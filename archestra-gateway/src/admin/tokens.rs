@@ -2,7 +2,7 @@
 
 use super::{
     AdminState, Problem,
-    access::require,
+    access::{self, require},
     body::Document,
     caller::{Who, as_asked, audited},
     page::{Listed, PageParams, Params, Resource, collect},
@@ -11,8 +11,9 @@ use super::{
     users,
 };
 use archestra_core::{
+    Validate as _,
     feed::Versioned,
-    id::TokenId,
+    id::{ConsumerId, TokenId},
     identity::{
         Action, IdentityChanges, IdentityQuery, IdentityStoreExt as _, PlainToken, Principal, Resource as On, Token,
         TokenOwner, User,
@@ -40,6 +41,9 @@ pub(crate) struct TokenView {
     scope: ScopeRef,
     /// The same, with id and name.
     owner: Named,
+    /// The slug of the only gateway or agent that it opens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer: Option<String>,
     /// Whether every start sets it from its configuration.
     bootstrap: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +69,8 @@ pub(crate) struct TokenWrite {
     name: String,
     /// Whom it stands for; the caller if absent.
     scope: Option<ScopeRef>,
+    /// The only gateway or agent that it opens, by slug or id; absent: every one that its owner may use, and this API.
+    consumer: Option<String>,
     /// After how long it is no longer accepted: seconds, or a text such as `30d`, `12h`, `90m`. Never if absent.
     expires_in: Option<Lifetime>,
 }
@@ -134,9 +140,6 @@ async fn list(
 async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Result<Resource<NewToken>, Problem> {
     require(&who, On::Token, Action::Create, "making a token")?;
     let (write, _) = body.decode_write::<TokenWrite>(&[])?;
-    if write.name.trim().is_empty() || write.name.len() > 256 || write.name.chars().any(char::is_control) {
-        return Err(Problem::finding("name", "a name has 1 to 256 printable bytes", "choose another"));
-    }
     let owner = owner(&state, &who, write.scope.as_ref()).await?;
     let expires_at = match &write.expires_in {
         None => None,
@@ -151,16 +154,22 @@ async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Re
             Utc::now().checked_add_signed(TimeDelta::seconds(seconds))
         }
     };
+    let consumer = match &write.consumer {
+        None => None,
+        Some(text) => Some(consumer(&state, &who, text).await?),
+    };
     let plain = PlainToken::generate()?;
     let token = Token {
         id: TokenId::new(),
         name: write.name,
         hash: plain.hash(),
         owner,
+        consumer,
         bootstrap: false,
         expires_at,
         created_at: Utc::now(),
     };
+    token.validate()?;
     let (store, id) = (state.clone(), token.id);
     let change = async move {
         store.identity.commit(IdentityChanges::new().create(token)).await?;
@@ -227,6 +236,20 @@ async fn owner(state: &AdminState, who: &Who, scope: Option<&ScopeRef>) -> Resul
     })
 }
 
+/// The consumer with this id or slug, for a caller who may see it.
+async fn consumer(state: &AdminState, who: &Who, text: &str) -> Result<ConsumerId, Problem> {
+    let found = Directory::new(state).find_consumer(text).await?.filter(|found| {
+        access::sees(who, super::consumers::resource(found.value.kind), &found.value.scope)
+    });
+    found.map(|found| found.value.id).ok_or_else(|| {
+        Problem::finding(
+            "consumer",
+            format!("there is no gateway or agent {text} that you may see"),
+            "use the slug of one, or leave it out",
+        )
+    })
+}
+
 async fn find(state: &AdminState, who: &Who, key: &str) -> Result<Versioned<Token>, Problem> {
     let found = match key.parse::<TokenId>() {
         Ok(id) => optional(state.identity.get_one::<Token>(id).await)?,
@@ -246,12 +269,17 @@ async fn view(
         TokenOwner::Organization => Owner::Organization,
     };
     let (scope, owner) = directory.owner_view(owner).await?;
+    let consumer = match token.consumer {
+        None => None,
+        Some(consumer) => Some(directory.consumer_slug(consumer).await?),
+    };
     Ok(TokenView {
         id: token.id.to_string(),
         resource_version: version.0,
         name: token.name,
         scope,
         owner,
+        consumer,
         bootstrap: token.bootstrap,
         expires_at: token.expires_at,
         created_at: token.created_at,

@@ -21,6 +21,9 @@ pub(super) async fn of_token(store: &dyn IdentityStore, token: &Token) -> Result
         permissions: Arc::default(),
         method: method.clone(),
         idp_token: None,
+        consumer: token.consumer,
+        scopes: None,
+        expires_at: token.expires_at,
     };
     match token.owner {
         TokenOwner::Organization => Ok(Some(bare(Caller::Organization, &token.name, Vec::new()))),
@@ -40,6 +43,9 @@ pub(super) async fn of_token(store: &dyn IdentityStore, token: &Token) -> Result
                 permissions: Arc::new(permissions),
                 method,
                 idp_token: None,
+                consumer: token.consumer,
+                scopes: None,
+                expires_at: token.expires_at,
             }))
         }
     }

@@ -269,6 +269,7 @@ fn draft(
         secrets,
         state: InstallationState::Pending,
         reinstall_required: None,
+        credential: None,
         workload: workload_id(&entry.spec, entry.id, id),
         tools: BTreeMap::new(),
         author: request.author,

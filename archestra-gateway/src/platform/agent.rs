@@ -67,6 +67,9 @@ impl Agent {
             permissions: Arc::new(admin.collect::<Permissions>()),
             method: AuthMethod::Embedded,
             idp_token: None,
+            consumer: None,
+            scopes: None,
+            expires_at: None,
         };
         Self { shared, place: place.into(), principal: Arc::new(principal) }
     }

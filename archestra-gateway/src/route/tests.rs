@@ -162,4 +162,7 @@ fn a_smaller_scope_shuts_the_door() {
     let route = world.route();
     assert!(route.admits(&member) && route.admits(&fixtures::team_principal(&team)));
     assert!(!route.admits(&stranger) && !route.admits(&fixtures::organization_principal()));
+    let bound = |consumer| archestra_core::identity::Principal { consumer: Some(consumer), ..member.clone() };
+    assert!(route.admits(&bound(world.consumer.id)));
+    assert!(!route.admits(&bound(archestra_core::id::ConsumerId::new())), "its credential is for another one");
 }

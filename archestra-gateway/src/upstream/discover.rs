@@ -99,6 +99,7 @@ impl Upstreams {
             log_level: None,
             plan,
             principal: None,
+            turn: None,
             forwarded: HeaderMap::new(),
             traceparent: None,
             deadline: Instant::now() + PAGE_TIMEOUT,
@@ -163,7 +164,8 @@ impl Discover for Upstreams {
             owner: installation.owner,
             secrets: installation.secrets.clone(),
         };
-        let plan = plan(entry, &candidate);
+        let plan =
+            plan(entry, &candidate).map_err(|error| DiscoverError::Unauthorized { reason: error.to_string() })?;
         let target = Arc::new(Target::new(Arc::new(entry.clone()), Arc::new(installation.clone())));
         self.list_tools(&target, &plan).await.map_err(DiscoverError::from)
     }

@@ -131,11 +131,11 @@ impl Credentials {
             CredentialPlan::Headers { headers, expires_at } => {
                 return given(target, headers, *expires_at).map(Arc::new).map_err(fault);
             }
-            CredentialPlan::OAuth(_) => return Err(fault(CredentialFault::NotAvailable { kind: "OAuth" })),
+            CredentialPlan::OAuth { .. } => return Err(fault(CredentialFault::NotAvailable { kind: "OAuth" })),
             CredentialPlan::ClientCredentials { .. } => {
                 return Err(fault(CredentialFault::NotAvailable { kind: "OAuth client" }));
             }
-            CredentialPlan::Exchange(_) => return Err(fault(CredentialFault::NotAvailable { kind: "exchanged" })),
+            CredentialPlan::Exchange { .. } => return Err(fault(CredentialFault::NotAvailable { kind: "exchanged" })),
             CredentialPlan::Passthrough => return Err(fault(CredentialFault::NotAvailable { kind: "passed-through" })),
             _ => return Err(fault(CredentialFault::NotAvailable { kind: "such" })),
         };

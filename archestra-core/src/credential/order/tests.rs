@@ -4,7 +4,7 @@ use super::{Candidate, DefaultResolver, choose};
 use crate::{
     catalog::{Entry, Scope},
     consumer::{Consumer, ConsumerKind, CredentialChoice},
-    credential::{CallContext, CredentialError, CredentialResolver as _, ResolutionReason},
+    credential::{CallContext, CredentialError, CredentialPlan, CredentialResolver as _, ResolutionReason, plan},
     id::{ClientId, ConsumerId, EntryId, InstallationId, TeamId, UserId},
     identity::{AuthMethod, Caller, Permissions, Principal},
     installation::Owner,
@@ -36,6 +36,9 @@ fn principal(caller: Caller, teams: &[TeamId]) -> Principal {
         permissions: Arc::new(Permissions::default()),
         method: AuthMethod::Embedded,
         idp_token: None,
+        consumer: None,
+        scopes: None,
+        expires_at: None,
     }
 }
 
@@ -203,6 +206,55 @@ fn the_own_installation_comes_before_the_teams_and_those_before_the_organization
         (Owner::Organization, ResolutionReason::Organization),
     ];
     assert_eq!(order, expected);
+}
+
+#[test]
+fn oauth_that_nobody_authorized_serves_nobody_and_nothing_else_is_tried() {
+    let mut entry = entry();
+    entry.spec.credential = serde_json::from_value(json!({"oauth": {}})).unwrap();
+    entry.secrets = Some("entry/a/1".parse().unwrap());
+    let mut candidates = vec![
+        Candidate { installation: installation(1), owner: Owner::User(user(1)), secrets: None },
+        Candidate {
+            installation: installation(2),
+            owner: Owner::Organization,
+            secrets: Some("installation/b/1".parse().unwrap()),
+        },
+    ];
+    let (alice, consumer) = (principal(Caller::User(user(1)), &[]), consumer());
+    let resolve = |candidates: &[Candidate]| {
+        let choice = CredentialChoice::ResolveAtCallTime;
+        let call =
+            CallContext { principal: &alice, consumer: &consumer, entry: &entry, tool: "echo", choice, candidates };
+        let explained = DefaultResolver.explain(&call).now_or_never().unwrap();
+        (DefaultResolver.resolve(&call).now_or_never().unwrap(), explained)
+    };
+    let (resolved, explained) = resolve(&candidates);
+    let Err(CredentialError::Unauthorized { installation: which, entry_name, .. }) = resolved else {
+        panic!("{resolved:?}")
+    };
+    assert_eq!((which, entry_name.as_str()), (installation(1), "tracker"));
+    assert_eq!(explained.installation, None);
+    assert!(explained.steps.last().unwrap().outcome.contains("not authorized yet"), "{explained:?}");
+    candidates.remove(0);
+    let (resolved, explained) = resolve(&candidates);
+    let resolved = resolved.unwrap();
+    assert_eq!(explained.installation, Some(resolved.installation));
+    let CredentialPlan::OAuth { installation: tokens, entry: client } = resolved.plan else { panic!("{resolved:?}") };
+    assert_eq!((tokens.as_str(), client.unwrap().as_str()), ("installation/b/1", "entry/a/1"));
+}
+
+#[test]
+fn an_exchange_knows_where_the_secrets_of_its_client_are() {
+    let mut entry = entry();
+    entry.spec.credential = serde_json::from_value(json!({"enterprise": {"strategy": "id-jag"}})).unwrap();
+    entry.secrets = Some("entry/a/1".parse().unwrap());
+    let candidate = Candidate { installation: installation(1), owner: Owner::Organization, secrets: None };
+    let CredentialPlan::Exchange { installation: None, entry: Some(client), .. } = plan(&entry, &candidate).unwrap()
+    else {
+        panic!("not an exchange")
+    };
+    assert_eq!(client.as_str(), "entry/a/1");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Permissions are written and read back, and roles include each other.
 
-use super::{Action, Permission, Permissions, Resource, RoleName};
+use super::{Action, Permission, Permissions, Resource, Role, RoleName};
+use crate::{Validate, id::RoleId};
+use chrono::DateTime;
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -83,4 +85,19 @@ fn lesser_roles_manage_no_people() {
     let member = role(RoleName::MEMBER);
     assert!(!member.allow(Resource::Entry, Action::Create) && !member.allow(Resource::Installation, Action::TeamAdmin));
     assert!(!member.allow(Resource::AuditLog, Action::Read) && !member.allow(Resource::Policy, Action::Create));
+}
+
+#[test]
+fn a_role_has_a_name_that_no_built_in_one_has() {
+    let named = |name: &str| {
+        let name = RoleName(name.to_owned());
+        let permissions = Permissions::default();
+        Role { id: RoleId::new(), name, permissions, created_at: DateTime::UNIX_EPOCH }.findings()
+    };
+    assert_eq!(named("auditor"), []);
+    for name in ["", " auditor", "a\nb", "admin", "editor", "member"] {
+        let findings = named(name);
+        let [finding] = findings.as_slice() else { panic!("{name:?}: {findings:?}") };
+        assert!(finding.field == "name" && !finding.remedy.is_empty(), "{finding:?}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Static tokens: what is one, and that nothing shows it.
 
-use super::{PlainToken, TokenHash};
+use super::{PlainToken, Token, TokenHash};
+use crate::Validate;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -45,4 +46,25 @@ fn what_is_no_hash_is_refused() {
     }
     let known = TokenHash::of("abc").to_string();
     assert_eq!(known, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+#[test]
+fn a_token_has_a_name_a_future_and_an_audience_that_fits() {
+    let token = |fields: serde_json::Value| {
+        let mut token = json!({
+            "id": "0190a000-0000-7000-8000-000000000001", "name": "laptop", "hash": "ab".repeat(32),
+            "owner": "organization", "bootstrap": false, "createdAt": "2026-11-20T00:00:00Z",
+        });
+        token.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let token: Token = serde_json::from_value(token).unwrap();
+        let fields: Vec<_> = token.findings().into_iter().map(|finding| finding.field).collect();
+        fields
+    };
+    let consumer = "0190a000-0000-7000-8000-000000000002";
+    assert!(token(json!({"expiresAt": "2026-11-20T00:00:01Z", "consumer": consumer})).is_empty());
+    for name in ["", " a", "a\nb"] {
+        assert_eq!(token(json!({ "name": name })), ["name"]);
+    }
+    assert_eq!(token(json!({"expiresAt": "2026-11-20T00:00:00Z"})), ["expiresAt"]);
+    assert_eq!(token(json!({"bootstrap": true, "consumer": consumer})), ["consumer"]);
 }

@@ -35,6 +35,9 @@ fn principal(caller: Caller, teams: &[TeamId]) -> Principal {
         permissions: Arc::new(Permissions::default()),
         method: AuthMethod::Embedded,
         idp_token: None,
+        consumer: None,
+        scopes: None,
+        expires_at: None,
     }
 }
 
@@ -77,6 +80,21 @@ fn the_verdict_says_which_rule_and_what_to_tell() {
     let blocked = Verdict::Block { policy: block.id, name: "rule 1".to_owned(), message: Some("no".to_owned()) };
     assert_eq!(evaluate([&block], call.facts("echo", None)), blocked);
     assert_eq!(evaluate([&block, &allow], call.facts("echo", None)), Verdict::Allow(Some(allow.id)));
+}
+
+#[test]
+fn a_call_that_nobody_can_approve_is_refused() {
+    let (mut ask, allow) = (rule(2, 0, PolicyAction::RequireApproval), rule(1, 0, PolicyAction::Allow));
+    let call = Call::new();
+    let Verdict::Block { policy, message, .. } = evaluate([&allow, &ask], call.facts("echo", None)) else {
+        panic!("allowed")
+    };
+    assert_eq!((policy, message.as_deref()), (ask.id, Some("no")));
+    ask.spec.message = None;
+    let Verdict::Block { message: Some(message), .. } = evaluate([&ask], call.facts("echo", None)) else {
+        panic!("nothing is said")
+    };
+    assert!(message.contains("\"rule 2\"") && message.contains("approve"), "{message}");
 }
 
 proptest! {

@@ -7,11 +7,12 @@ pub use cascade::*;
 use super::{fails, pair_suite, records, suite, works};
 use crate::{
     ErrorKind,
+    catalog::TokenEndpointAuth,
     feed::{ChangeSet, PageRequest, Version},
-    id::{TeamId, UserId},
+    id::{ConsumerId, TeamId, UserId},
     identity::{
-        IdentityKind, IdentityLookup, IdentityProvider, IdentityQuery, IdentityRecord, IdentityStore, Team, TokenHash,
-        TokenOwner, User,
+        GrantType, IdentityKind, IdentityLookup, IdentityProvider, IdentityQuery, IdentityRecord, IdentityStore, Team,
+        TokenHash, TokenOwner, User,
     },
     secret::Expect,
     testing::fixtures,
@@ -38,6 +39,7 @@ suite! {
         versions_count_writes_from_one,
         revisions_grow_with_each_commit,
         stale_expectations_conflict,
+        what_is_required_stays_as_it_is,
         removed_records_are_gone,
         a_failing_operation_undoes_the_whole_set,
         a_set_names_each_record_once,
@@ -92,10 +94,18 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn IdentityStore
     let team = Team { priority: -7, ..fixtures::team("finance", [&user]) };
     let (_, mut token) = fixtures::token("laptop", TokenOwner::Team(team.id));
     token.expires_at = Some(fixtures::now());
+    token.consumer = Some(ConsumerId::new());
     let mut client = fixtures::client("https://client.example.com/metadata.json");
     client.secret_hash = Some(TokenHash::of("secret"));
+    client.token_endpoint_auth = TokenEndpointAuth::ClientSecretPost;
+    client.scopes = ["mcp".to_owned()].into();
+    client.grant_types.insert(GrantType::JwtBearer);
     let provider = IdentityProvider {
         client_secret: Some(fixtures::secret_ref("provider/x")),
+        token_endpoint_auth: TokenEndpointAuth::ClientSecretBasic,
+        token_endpoint: Some("https://okta.example.com/token".to_owned()),
+        audience: Some("api://archestra".to_owned()),
+        name_claim: Some("display_name".to_owned()),
         ..fixtures::identity_provider("okta")
     };
     let records: [IdentityRecord; 6] =

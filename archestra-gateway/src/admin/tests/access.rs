@@ -119,6 +119,14 @@ async fn tokens_and_roles_give_nothing_that_their_maker_does_not_hold() {
 }
 
 #[tokio::test]
+async fn a_credential_for_one_consumer_opens_nothing_here() {
+    let rig = Rig::new().await;
+    let bound = Principal { consumer: Some(archestra_core::id::ConsumerId::new()), ..(*rig.admin).clone() };
+    let problem = rig.get(&Arc::new(bound), "/entries").await.problem(403);
+    assert!(problem.detail.contains("consumer"), "{}", problem.detail);
+}
+
+#[tokio::test]
 async fn what_serves_everybody_is_operated_by_those_who_change_the_entry() {
     let rig = Rig::new().await;
     let mut entry = hosted("local");

@@ -231,6 +231,14 @@ async fn teams_users_and_tokens() {
     let read = rig.get(&rig.admin, &format!("/tokens/{id}")).await;
     assert!(!read.text.contains("arch_") && !read.text.contains("hash"), "{}", read.text);
     rig.post(&rig.admin, "/tokens", json!({"name": "ci", "expiresIn": "soon"})).await.problem(422);
+    for (write, field) in
+        [(json!({"name": " ci"}), "name"), (json!({"name": "ci", "consumer": "nowhere"}), "consumer")]
+    {
+        assert_eq!(rig.post(&rig.admin, "/tokens", write).await.problem(422).findings[0].field, field);
+    }
+    rig.post(&rig.admin, "/gateways", json!({"slug": "only", "scope": "organization"})).await.expect(201);
+    let bound = rig.post(&rig.admin, "/tokens", json!({"name": "bound", "consumer": "only"})).await.expect(201);
+    assert_eq!(bound["consumer"], "only");
     rig.delete(&rig.admin, &format!("/tokens/{id}")).await.expect(204);
     rig.delete(&rig.admin, "/teams/sales").await.expect(204);
     rig.delete(&rig.admin, "/users/carol@example.com").await.expect(204);

@@ -225,6 +225,14 @@ fn explain(shared: &Shared, error: &CredentialError) -> (String, serde_json::Val
                 serde_json::json!({ "code": "installationUnavailable", "entry": entry, "installation": installation }),
             )
         }
+        CredentialError::Unauthorized { entry, installation, .. } => {
+            let url = shared.install_url(*entry);
+            let text = format!("{error}. Authorize it first: {url} Then call again.");
+            (
+                text,
+                serde_json::json!({ "code": "credentialUnauthorized", "entry": entry, "installation": installation, "installUrl": url }),
+            )
+        }
         CredentialError::Expired { entry, installation, .. } => {
             let url = shared.install_url(*entry);
             let text = format!("{error}. Authorize it again: {url} Then call again.");

@@ -161,7 +161,7 @@ async fn plans_that_cannot_be_carried_out_are_refused() {
     let peer = echo().await;
     let (upstreams, target) = (upstreams(), remote(&peer.url()));
     let plans = [
-        CredentialPlan::OAuth("a/b/c".parse().unwrap()),
+        CredentialPlan::OAuth { installation: "a/b/c".parse().unwrap(), entry: None },
         CredentialPlan::ClientCredentials { installation: None, entry: None },
         CredentialPlan::Passthrough,
     ];

@@ -77,6 +77,7 @@ pub(super) fn installation(entry: &Entry) -> Installation {
         secrets: None,
         state: InstallationState::Ready,
         reinstall_required: None,
+        credential: None,
         workload: None,
         tools: BTreeMap::new(),
         author: None,
