@@ -31,6 +31,8 @@ mod tests;
 
 pub use error::{CredentialFault, UpstreamError};
 pub use exchange::{Answer, Cancel, Exchange, MessageStream};
+pub(crate) use flight::{Flights, Stopping};
 pub use options::UpstreamOptions;
 pub use pool::{UpstreamParts, Upstreams};
 pub use target::Target;
+pub(crate) use tasks::Tasks;

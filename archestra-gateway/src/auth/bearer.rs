@@ -4,7 +4,10 @@ use super::{
     AuthError, principal,
     usage::{Bounds, Usage, Usages},
 };
-use crate::route::{Freshness, Source};
+use crate::{
+    route::{Freshness, Source},
+    upstream::{Flights, Tasks},
+};
 use archestra_core::{
     feed::FeedEvent,
     identity::{IdentityLookup, IdentityStore, IdentityStoreExt as _, Principal, Token, TokenHash},
@@ -27,6 +30,8 @@ const CACHED: u64 = 10_000;
 const CACHE_TTL: Duration = Duration::from_secs(300);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest token that is looked up.
+const MAX_TOKEN: usize = 16 * 1024;
 
 /// A caller that was let in.
 #[derive(Debug, Clone)]
@@ -55,13 +60,19 @@ pub(crate) struct Authenticator {
     freshness: Arc<Freshness>,
     known: Cache<TokenHash, Known>,
     epoch: AtomicU64,
-    usages: Usages,
+    usages: Arc<Usages>,
+    /// After each change of identities everybody is looked up anew: once, and not by each call that is under way.
+    lookups: Flights<(TokenHash, u64), Known, AuthError>,
+    tasks: Tasks,
 }
 
 impl Authenticator {
+    /// It is made within a tokio runtime, which its lookups run on.
     pub(crate) fn new(store: Arc<dyn IdentityStore>, freshness: Arc<Freshness>, bounds: Bounds) -> Self {
         let known = Cache::builder().max_capacity(CACHED).time_to_live(CACHE_TTL).build();
-        Self { store, freshness, known, epoch: AtomicU64::new(0), usages: Usages::new(bounds) }
+        let (tasks, usages) = (Tasks::new(), Arc::new(Usages::new(bounds)));
+        let lookups = Flights::new(tasks.clone());
+        Self { store, freshness, known, epoch: AtomicU64::new(0), usages, lookups, tasks }
     }
 
     /// The caller of a request with these headers.
@@ -86,35 +97,69 @@ impl Authenticator {
         {
             return alive(known);
         }
-        // Failures are not kept: a token that is made a moment later must work at once.
-        let known = match tokio::time::timeout(LOOKUP_TIMEOUT, self.look_up(credential, epoch)).await {
-            Ok(Ok(known)) => known.ok_or(AuthError::Invalid)?,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a token could not be looked up");
-                return Err(AuthError::Unavailable);
+        // Boxed to keep small what a call carries along whose caller is known.
+        let (found, _) = Box::pin(self.lookups.join((credential, epoch), || {
+            let (store, usages, cache) = (Arc::clone(&self.store), Arc::clone(&self.usages), self.known.clone());
+            async move {
+                let known = look_up(&*store, &usages, credential, epoch).await?;
+                // Failures are not kept: a token that is made a moment later must work at once.
+                cache.insert(credential, known.clone());
+                Ok(known)
             }
-            Err(_) => return Err(AuthError::Unavailable),
-        };
-        let known = alive(known)?;
-        self.known.insert(credential, known.clone());
-        Ok(known)
+        }))
+        .await;
+        alive(found?)
     }
 
-    async fn look_up(&self, credential: TokenHash, epoch: u64) -> archestra_core::Result<Option<Known>> {
-        let Some(token) = self.store.find_one::<Token>(IdentityLookup::TokenByHash(credential)).await? else {
+    pub(super) fn forget_everybody(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What is kept of a credential as if it had been made so much earlier.
+    #[cfg(test)]
+    pub(super) fn age(&self, credential: TokenHash, by: chrono::TimeDelta) {
+        if let Some(mut known) = self.known.get(&credential) {
+            known.expires_at = known.expires_at.map(|at| at - by);
+            self.known.insert(credential, known);
+        }
+    }
+}
+
+impl Drop for Authenticator {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+async fn look_up(
+    store: &dyn IdentityStore,
+    usages: &Usages,
+    credential: TokenHash,
+    epoch: u64,
+) -> Result<Known, AuthError> {
+    let asking = async {
+        let Some(token) = store.find_one::<Token>(IdentityLookup::TokenByHash(credential)).await? else {
             return Ok(None);
         };
-        let principal = principal::of_token(&*self.store, &token.value).await?;
+        let principal = principal::of_token(store, &token.value).await?;
         Ok(principal.map(|principal| Known {
             epoch,
-            usage: self.usages.of(&principal),
+            usage: usages.of(&principal),
             principal: Arc::new(principal),
             expires_at: token.value.expires_at,
         }))
-    }
-
-    fn forget_everybody(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+    };
+    match tokio::time::timeout(LOOKUP_TIMEOUT, asking).await {
+        Ok(Ok(known)) => known.ok_or(AuthError::Invalid),
+        Ok(Err(error)) => {
+            let error: archestra_core::Error = error;
+            tracing::warn!(%error, "a token could not be looked up");
+            Err(AuthError::Unavailable)
+        }
+        Err(_) => {
+            tracing::warn!("a token could not be looked up: the identity store took longer than {LOOKUP_TIMEOUT:?}");
+            Err(AuthError::Unavailable)
+        }
     }
 }
 
@@ -125,17 +170,19 @@ fn alive(known: Known) -> Result<Known, AuthError> {
     }
 }
 
+/// The token that a request brings. Whatever else is in the header is no token, so that the client is told how to get one; two
+/// headers are refused, since who reads them may not agree on which counts.
 fn bearer(headers: &HeaderMap) -> Result<&str, AuthError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(AuthError::Missing)?;
     if values.next().is_some() {
         return Err(AuthError::Malformed);
     }
-    let text = value.to_str().map_err(|_| AuthError::Malformed)?;
-    let (scheme, token) = text.split_once(' ').ok_or(AuthError::Malformed)?;
-    let token = token.trim_start_matches(' ');
-    let fits = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= 16 * 1024;
-    if fits && !token.contains(' ') { Ok(token) } else { Err(AuthError::Malformed) }
+    let text = value.to_str().map_err(|_| AuthError::Missing)?;
+    let (scheme, token) = text.split_once(' ').ok_or(AuthError::Missing)?;
+    let token = token.trim_matches(' ');
+    let fits = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN;
+    if fits && !token.contains(' ') { Ok(token) } else { Err(AuthError::Missing) }
 }
 
 /// The task that notes every change of identities.

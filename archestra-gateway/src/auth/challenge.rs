@@ -1,5 +1,6 @@
 //! Refusals at the door and the `WWW-Authenticate` challenge that goes with them (RFC 6750, RFC 9728).
 
+use crate::upstream::Stopping;
 use http::HeaderValue;
 
 /// Why a request is not let in.
@@ -17,6 +18,12 @@ pub(crate) enum AuthError {
     /// Identities cannot be checked now.
     #[error("credentials cannot be checked right now: try again")]
     Unavailable,
+}
+
+impl From<Stopping> for AuthError {
+    fn from(_: Stopping) -> Self {
+        Self::Unavailable
+    }
 }
 
 /// The challenge of a 401 for the resource whose metadata is at this URL.

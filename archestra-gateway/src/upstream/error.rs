@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::client::HttpError;
 use super::dial::PRIVATE_NETWORKS_SETTING;
+use super::flight::Stopping;
 
 /// Why an exchange with an upstream server failed.
 ///
@@ -95,6 +96,12 @@ pub enum UpstreamError {
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Stopping,
+}
+
+impl From<Stopping> for UpstreamError {
+    fn from(_: Stopping) -> Self {
+        Self::Stopping
+    }
 }
 
 /// Why a credential cannot be sent.

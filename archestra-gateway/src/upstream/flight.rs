@@ -14,47 +14,60 @@ use tokio::sync::oneshot;
 use super::error::UpstreamError;
 use super::tasks::Tasks;
 
-type Outcome<T> = Result<T, UpstreamError>;
-type Joined<T> = Shared<BoxFuture<'static, Outcome<T>>>;
-type Running<K, T> = Arc<Mutex<HashMap<K, Joined<T>>>>;
+type Joined<T, E> = Shared<BoxFuture<'static, Result<T, E>>>;
+type Running<K, T, E> = Arc<Mutex<HashMap<K, Joined<T, E>>>>;
+
+/// Why an attempt brought nothing: everything is being ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stopping;
 
 /// The attempts that are under way, by what they are for.
 ///
 /// An attempt is a task of its own and outlives callers who give up, so that even callers with short deadlines get
 /// something slow started in the end. Its result goes to those who wait and is not remembered.
-pub(super) struct Flights<K, T> {
-    running: Running<K, T>,
+pub(crate) struct Flights<K, T, E = UpstreamError> {
+    running: Running<K, T, E>,
     tasks: Tasks,
 }
 
 /// Whether a caller began the attempt that it waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Led,
     Joined,
 }
 
-impl<K, T> Flights<K, T>
+impl<K, T, E> Flights<K, T, E>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
+    E: Clone + From<Stopping> + Send + Sync + 'static,
 {
-    pub(super) fn new(tasks: Tasks) -> Self {
+    pub(crate) fn new(tasks: Tasks) -> Self {
         Self { running: Running::default(), tasks }
     }
 
     /// Waits for the attempt under `key`; `start` begins it if there is none.
     ///
     /// What the attempt finds out must be stored by the attempt itself, before it ends.
-    pub(super) async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> (Outcome<T>, Role)
+    pub(crate) async fn join<F>(&self, key: K, start: impl FnOnce() -> F) -> (Result<T, E>, Role)
     where
-        F: Future<Output = Outcome<T>> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let (joined, role) = self.begin(key, start);
+        (joined.await, role)
+    }
+
+    /// As [`join`](Self::join), for whoever need not wait: the attempt goes on when what is returned is dropped.
+    pub(crate) fn begin<F>(&self, key: K, start: impl FnOnce() -> F) -> (Joined<T, E>, Role)
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
         let (joined, role) = match locked(&self.running).entry(key.clone()) {
             Entry::Occupied(running) => (running.get().clone(), Role::Joined),
             Entry::Vacant(place) => {
-                let joined = async move { receiver.await.unwrap_or(Err(UpstreamError::Stopping)) }.boxed().shared();
+                let joined = async move { receiver.await.unwrap_or_else(|_| Err(Stopping.into())) }.boxed().shared();
                 (place.insert(joined).clone(), Role::Led)
             }
         };
@@ -69,23 +82,23 @@ where
                 drop(sender.send(outcome));
             });
         }
-        (joined.await, role)
+        (joined, role)
     }
 }
 
-impl<K, T> fmt::Debug for Flights<K, T> {
+impl<K, T, E> fmt::Debug for Flights<K, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flights").field("running", &locked(&self.running).len()).finish_non_exhaustive()
     }
 }
 
 /// Takes the attempt off the list, however it ends.
-struct Landing<K: Eq + Hash, T> {
-    running: Running<K, T>,
+struct Landing<K: Eq + Hash, T, E> {
+    running: Running<K, T, E>,
     key: K,
 }
 
-impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+impl<K: Eq + Hash, T, E> Drop for Landing<K, T, E> {
     fn drop(&mut self) {
         let landed = locked(&self.running).remove(&self.key);
         drop(landed);

@@ -1,9 +1,11 @@
 //! The headers that an installation's requests carry: its credential and the entry's additional headers.
 //!
-//! They are read from the secret store when cold, kept for a short time, and never replaced by anything when they cannot
-//! be read.
+//! They are read from the secret store when cold and never replaced by anything when they cannot be read. What the store keeps
+//! itself is never changed in its place, so that what was read holds as long as it is named. What the store only refers to
+//! may change at any time: it is read again in the background while it is used, and holds for a short time.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +21,7 @@ use moka::sync::Cache;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::clock::Clock;
 use super::error::{CredentialFault, UpstreamError};
 use super::flight::Flights;
 use super::target::Target;
@@ -26,8 +29,6 @@ use super::tasks::Tasks;
 
 /// How long the secret store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long what references lead to is kept at most.
-const KEEP_REFERENCED: Duration = Duration::from_secs(5);
 
 /// The headers of one installation's requests. Values are marked sensitive, so that nothing prints them.
 pub(super) struct CredentialHeaders {
@@ -95,24 +96,42 @@ impl Tag {
 struct Cached {
     tag: Arc<Tag>,
     headers: Arc<CredentialHeaders>,
+    /// When the store was asked, where the answer holds only for a time.
+    read: u64,
+    /// When the store is to be asked again.
+    again: Arc<AtomicU64>,
+}
+
+/// How long what was read is good for, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+enum Keep {
+    /// As long as it is named.
+    Always,
+    /// So long.
+    For(u64),
 }
 
 /// Makes and keeps the headers of installations.
 pub(super) struct Credentials {
     secrets: Arc<dyn SecretStore>,
     cache: Cache<InstallationId, Cached>,
+    keep: Keep,
+    clock: Clock,
     flights: Flights<(InstallationId, Tag), Arc<CredentialHeaders>>,
 }
 
 impl Credentials {
-    pub(super) fn new(secrets: Arc<dyn SecretStore>, keep: Duration, most: u64, tasks: Tasks) -> Self {
-        // What is kept elsewhere changes without a new version of anything here.
-        let keep = match secrets.accepts() {
-            Accepts::References => keep.min(KEEP_REFERENCED),
-            _ => keep,
+    /// `keep` is for what the store only refers to; at most so many installations are remembered.
+    pub(super) fn new(secrets: Arc<dyn SecretStore>, keep: Duration, most: u64, tasks: Tasks, clock: Clock) -> Self {
+        let cache = Cache::builder().max_capacity(most);
+        let (keep, cache) = match secrets.accepts() {
+            Accepts::Values => (Keep::Always, cache.build()),
+            _ => {
+                let millis = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+                (Keep::For(millis), cache.time_to_live(keep).build())
+            }
         };
-        let cache = Cache::builder().max_capacity(most).time_to_live(keep).build();
-        Self { secrets, cache, flights: Flights::new(tasks) }
+        Self { secrets, cache, keep, clock, flights: Flights::new(tasks) }
     }
 
     /// The headers for a call under `plan`.
@@ -140,8 +159,10 @@ impl Credentials {
             _ => return Err(fault(CredentialFault::NotAvailable { kind: "such" })),
         };
         let id = target.installation().id;
-        if let Some(cached) = self.cache.get(&id).filter(|cached| cached.tag.fits(target, secrets)) {
-            return Ok(cached.headers);
+        if let Some(cached) = self.cache.get(&id).filter(|cached| cached.tag.fits(target, secrets))
+            && let Some(headers) = self.still_good(target, cached)
+        {
+            return Ok(headers);
         }
         let tag = Tag {
             installation: target.installation().updated_at.timestamp_micros(),
@@ -150,6 +171,29 @@ impl Credentials {
         };
         let (headers, _) = Box::pin(self.flights.join((id, tag.clone()), || self.load(target, tag))).await;
         headers
+    }
+
+    /// The headers, unless they were read too long ago. Whoever finds them half as old has them read again and does not wait.
+    fn still_good(&self, target: &Arc<Target>, cached: Cached) -> Option<Arc<CredentialHeaders>> {
+        // What needed no secret cannot change without a new version.
+        let (Keep::For(keep), Some(_)) = (self.keep, &cached.tag.secrets) else { return Some(cached.headers) };
+        let now = self.clock.now();
+        if now.saturating_sub(cached.read) >= keep {
+            return None;
+        }
+        let again = cached.again.load(Ordering::Relaxed);
+        // A store that fails is asked again a few times in the time that is left, and not by every call.
+        let next = now.saturating_add(keep / 10);
+        if now >= again && cached.again.compare_exchange(again, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            let tag = (*cached.tag).clone();
+            drop(self.flights.begin((target.installation().id, tag.clone()), || self.load(target, tag)));
+        }
+        Some(cached.headers)
+    }
+
+    #[cfg(test)]
+    pub(super) const fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Forgets what is kept of an installation.
@@ -163,7 +207,9 @@ impl Credentials {
         tag: Tag,
     ) -> impl Future<Output = Result<Arc<CredentialHeaders>, UpstreamError>> + Send + use<> {
         let (target, store, cache) = (Arc::clone(target), Arc::clone(&self.secrets), self.cache.clone());
+        let (keep, clock) = (self.keep, self.clock.clone());
         async move {
+            let read = clock.now();
             let fault = |fault| UpstreamError::credential(target.server(), fault);
             let mut map = additional(&target).map_err(fault)?;
             if let Some((installation, entry)) = &tag.secrets {
@@ -174,7 +220,12 @@ impl Credentials {
                 add_static(&mut map, &target, &bundles).map_err(fault)?;
             }
             let headers = Arc::new(CredentialHeaders::new(map));
-            cache.insert(target.installation().id, Cached { tag: Arc::new(tag), headers: Arc::clone(&headers) });
+            let again = match keep {
+                Keep::Always => u64::MAX,
+                Keep::For(keep) => read.saturating_add(keep / 2),
+            };
+            let (tag, again) = (Arc::new(tag), Arc::new(AtomicU64::new(again)));
+            cache.insert(target.installation().id, Cached { tag, headers: Arc::clone(&headers), read, again });
             Ok(headers)
         }
     }

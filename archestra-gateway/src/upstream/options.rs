@@ -28,9 +28,10 @@ pub struct UpstreamOptions {
     pub max_idle_channels: usize,
     /// How many streams are kept open to hear of changed tools.
     pub max_listeners: usize,
-    /// How long headers made from secrets are kept.
+    /// How old headers may be that were made from secrets which the secret store only refers to. While they are used they are
+    /// read again after half of that. What the store keeps itself holds until the installation or its entry changes.
     pub credential_ttl: Duration,
-    /// For how many installations they are kept.
+    /// For how many installations headers made from secrets are kept.
     pub max_credentials: u64,
 }
 
@@ -46,7 +47,7 @@ impl Default for UpstreamOptions {
             max_sessions: 4096,
             max_idle_channels: 64,
             max_listeners: 256,
-            credential_ttl: Duration::from_secs(60),
+            credential_ttl: Duration::from_secs(5),
             max_credentials: 10_000,
         }
     }

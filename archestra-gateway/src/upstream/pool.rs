@@ -70,7 +70,13 @@ impl Upstreams {
         let http = Http { client, options, tasks: tasks.clone() };
         let inner = Arc::new(Inner {
             runtime,
-            credentials: Credentials::new(secrets, options.credential_ttl, options.max_credentials, tasks.clone()),
+            credentials: Credentials::new(
+                secrets,
+                options.credential_ttl,
+                options.max_credentials,
+                tasks.clone(),
+                clock.clone(),
+            ),
             servers: Servers::new(clock.clone()),
             sessions: Sessions::new(http.clone(), clock),
             eras: Flights::new(tasks.clone()),
@@ -126,6 +132,12 @@ impl Upstreams {
     /// Forgets how a workload is reached, and what is known of what answers there.
     pub fn forget_workload(&self, workload: &WorkloadId) {
         self.inner.servers.forget(&ServerKey::Workload(workload.clone()));
+    }
+
+    /// Lets so much time pass for whatever is counted in milliseconds.
+    #[cfg(test)]
+    pub(super) fn skip(&self, time: Duration) {
+        self.inner.credentials.clock().skip(time);
     }
 
     /// Ends every session, channel, stream and task, and waits for them.

@@ -1,4 +1,4 @@
-//! The tasks that an `Upstreams` owns: started here, ended together.
+//! Tasks that somebody owns, such as an `Upstreams`: started here, ended together.
 
 use std::future::Future;
 
@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 /// Starts tasks and ends them. Clones share everything.
 #[derive(Debug, Clone)]
-pub(super) struct Tasks {
+pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
     // Guards that are dropped outside of the runtime start their last message with this.
@@ -16,12 +16,12 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { tracker: TaskTracker::new(), stop: CancellationToken::new(), handle: Handle::current() }
     }
 
     /// Runs `task` until it is done or everything is stopped; after that nothing is started any more.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if self.stop.is_cancelled() {
             return;
         }
@@ -33,7 +33,7 @@ impl Tasks {
     }
 
     /// Tells every task to end.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.tracker.close();
         self.stop.cancel();
     }

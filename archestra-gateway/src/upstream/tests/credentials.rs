@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::peer::{Peer, json_reply, modern, reply, result};
 use super::support::{Caller, Secrets, entry, installation, modern_call, options, remote, upstreams, upstreams_with};
-use crate::upstream::{CredentialFault, Target, UpstreamError};
+use crate::upstream::{CredentialFault, Target, UpstreamError, UpstreamOptions, Upstreams};
 
 async fn echo() -> Peer {
     modern(|seen| async move {
@@ -139,6 +139,67 @@ async fn a_refused_credential_is_read_again_for_the_next_call() {
     let outcome = caller().messages(&upstreams, &target).await;
     assert!(matches!(outcome, Err(UpstreamError::Unauthorized { .. })), "{outcome:?}");
     secrets.set("installation/b/1", &[("token", "renewed")]);
+    caller().message(&upstreams, &target).await;
+}
+
+/// Upstreams that may use what is kept elsewhere for so long.
+fn referring(secrets: &Arc<Secrets>, credential_ttl: Duration) -> Upstreams {
+    secrets.refers.store(true, Ordering::SeqCst);
+    upstreams_with(UpstreamOptions { credential_ttl, ..options() }, None, Arc::clone(secrets))
+}
+
+#[tokio::test]
+async fn what_the_store_keeps_itself_holds_until_it_is_named_otherwise() {
+    let (peer, secrets) = (echo().await, stored());
+    let kept = UpstreamOptions { credential_ttl: Duration::ZERO, ..options() };
+    let (upstreams, target) = (upstreams_with(kept, None, Arc::clone(&secrets)), static_target(&peer.url()));
+    caller().message(&upstreams, &target).await;
+    secrets.down.store(true, Ordering::SeqCst);
+    caller().message(&upstreams, &target).await;
+    assert_eq!(secrets.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_is_kept_elsewhere_is_read_again_while_calls_go_on() {
+    let (peer, secrets) = (echo().await, stored());
+    let (upstreams, target) = (referring(&secrets, Duration::from_secs(600)), static_target(&peer.url()));
+    caller().message(&upstreams, &target).await;
+    secrets.set("installation/b/1", &[("token", "renewed")]);
+    secrets.slow.store(true, Ordering::SeqCst);
+    upstreams.skip(Duration::from_secs(301));
+    // The store does not answer yet, and nobody waits for it.
+    for _ in 0..3 {
+        caller().message(&upstreams, &target).await;
+    }
+    let last = || peer.seen("tools/call").last().unwrap().header("authorization").to_owned();
+    assert_eq!(last(), "Bearer t0k");
+    assert_eq!(secrets.reads.load(Ordering::SeqCst), 3, "one attempt for all, which waits for its first answer");
+    secrets.slow.store(false, Ordering::SeqCst);
+    secrets.go.notify_one();
+    for _ in 0..3000 {
+        caller().message(&upstreams, &target).await;
+        if last() == "Bearer renewed" {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the new value is never used");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_again_in_time_is_used_no_more() {
+    let (peer, secrets) = (echo().await, stored());
+    let (upstreams, target) = (referring(&secrets, Duration::from_secs(600)), static_target(&peer.url()));
+    caller().message(&upstreams, &target).await;
+    secrets.down.store(true, Ordering::SeqCst);
+    upstreams.skip(Duration::from_secs(301));
+    caller().message(&upstreams, &target).await;
+    upstreams.skip(Duration::from_secs(301));
+    let outcome = caller().messages(&upstreams, &target).await;
+    let Err(UpstreamError::Credential { fault: CredentialFault::StoreUnavailable { .. }, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+    secrets.down.store(false, Ordering::SeqCst);
     caller().message(&upstreams, &target).await;
 }
 
