@@ -3,7 +3,9 @@
 mod agent;
 mod builder;
 mod options;
+mod refresh;
 mod tasks;
+mod workloads;
 
 pub use agent::{Agent, AgentError, AgentTool};
 pub use builder::{BuildError, PlatformBuilder};

@@ -5,6 +5,7 @@ mod follow;
 mod freshness;
 mod list;
 mod mirror;
+mod names;
 #[cfg(test)]
 mod tests;
 mod tool;
@@ -14,6 +15,7 @@ pub(crate) use follow::{Follower, Routes};
 pub(crate) use freshness::{Freshness, Source};
 pub(crate) use list::ToolList;
 pub(crate) use mirror::RouteParts;
+pub(crate) use names::Names;
 pub(crate) use tool::ToolRoute;
 
 use archestra_core::{

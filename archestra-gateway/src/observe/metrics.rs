@@ -60,6 +60,13 @@ struct DeploymentLabels {
     state: &'static str,
 }
 
+/// Which workload is in which phase, and how many of each server are in each.
+#[derive(Debug, Default)]
+struct Workloads {
+    known: HashMap<WorkloadId, (String, Phase)>,
+    servers: HashMap<String, [u32; Phase::ALL.len()]>,
+}
+
 /// All metrics of one platform.
 #[derive(Clone)]
 pub struct Meters(Arc<Inner>);
@@ -72,7 +79,7 @@ struct Inner {
     responses: Family<CallLabels, Histogram, fn() -> Histogram>,
     deployments: Family<DeploymentLabels, Gauge>,
     audit_dropped: Counter,
-    workloads: Mutex<HashMap<WorkloadId, (String, Phase)>>,
+    workloads: Mutex<Workloads>,
     /// How many routes count into each series, by the labels of its successes.
     routes: Mutex<HashMap<CallLabels, usize>>,
 }
@@ -194,31 +201,52 @@ impl Meters {
 
     /// Notes the state of a self-hosted server.
     pub fn workload(&self, id: &WorkloadId, server: &str, phase: Phase) {
-        let mut known = self.0.workloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.insert(id.clone(), (server.to_owned(), phase));
-        self.show(&known, before.map(|(name, _)| name).as_deref());
-        self.show(&known, Some(server));
+        let mut workloads = self.workloads();
+        let before = workloads.known.insert(id.clone(), (server.to_owned(), phase));
+        if before.as_ref().is_some_and(|(name, at)| name == server && *at == phase) {
+            return;
+        }
+        // First what comes: a server that changes its phase is not taken for one that is gone.
+        workloads.servers.entry(server.to_owned()).or_default()[place(phase)] += 1;
+        self.show(&mut workloads, server);
+        if let Some((name, at)) = before {
+            self.leave_phase(&mut workloads, &name, at);
+        }
     }
 
     /// Notes that a self-hosted server is gone.
     pub fn workload_gone(&self, id: &WorkloadId) {
-        let mut known = self.0.workloads.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.remove(id);
-        self.show(&known, before.map(|(name, _)| name).as_deref());
+        let mut workloads = self.workloads();
+        if let Some((name, at)) = workloads.known.remove(id) {
+            self.leave_phase(&mut workloads, &name, at);
+        }
+    }
+
+    fn workloads(&self) -> MutexGuard<'_, Workloads> {
+        self.0.workloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave_phase(&self, workloads: &mut Workloads, server: &str, phase: Phase) {
+        if let Some(counts) = workloads.servers.get_mut(server) {
+            counts[place(phase)] = counts[place(phase)].saturating_sub(1);
+        }
+        self.show(workloads, server);
     }
 
     /// A server may have several workloads; the gauge counts them per state.
-    fn show(&self, known: &HashMap<WorkloadId, (String, Phase)>, server: Option<&str>) {
-        let Some(server) = server else { return };
-        let gone = !known.values().any(|(name, _)| name == server);
+    fn show(&self, workloads: &mut Workloads, server: &str) {
+        let counts = workloads.servers.get(server).copied().unwrap_or_default();
+        let gone = counts.iter().all(|count| *count == 0);
+        if gone {
+            workloads.servers.remove(server);
+        }
         for phase in Phase::ALL {
-            let count = known.values().filter(|(name, at)| name == server && *at == phase).count();
             let labels = DeploymentLabels { server_name: server.to_owned(), state: phase.label() };
             if gone {
                 self.0.deployments.remove(&labels);
-                continue;
+            } else {
+                self.0.deployments.get_or_create(&labels).set(i64::from(counts[place(phase)]));
             }
-            self.0.deployments.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -271,6 +299,11 @@ impl Drop for ToolMeters {
     fn drop(&mut self) {
         self.meters.leave(&self.success.0, &self.error.0);
     }
+}
+
+/// Where a phase is counted.
+fn place(phase: Phase) -> usize {
+    Phase::ALL.iter().position(|known| *known == phase).unwrap_or_default()
 }
 
 /// Sizes stay far below 2⁵², where this would lose anything.

@@ -6,7 +6,7 @@ use crate::{
     lifecycle::{Lifecycle, LifecycleParts},
     mcp::front::{HostPolicy, InFlight, Sessions},
     observe::{AuditWriter, Meters},
-    route::{Committed, Follower, Freshness, RouteParts, Routes},
+    route::{Committed, Follower, Freshness, Names, RouteParts, Routes},
     server::Workers,
     upstream::{
         UpstreamOptions, UpstreamParts, Upstreams,
@@ -158,18 +158,12 @@ impl PlatformBuilder {
             secrets: Arc::clone(&secrets),
             options: UpstreamOptions::default(),
         });
-        let mut lifecycle = options.lifecycle.clone();
-        if let Some(runtime) = &runtime {
-            for (name, value) in runtime.platform() {
-                lifecycle.platform.entry(name).or_insert(value);
-            }
-        }
         let lifecycle = Lifecycle::new(LifecycleParts {
             catalog: Arc::clone(&catalog),
             secrets: Arc::clone(&secrets),
             runtime: runtime.clone(),
             discover: Arc::new(upstreams.clone()),
-            options: lifecycle,
+            options: options.lifecycle.clone(),
         });
         let background = Background::new();
         let meters = Meters::with_runtime(runtime.as_ref());
@@ -183,10 +177,12 @@ impl PlatformBuilder {
         );
         let freshness = Arc::new(Freshness::new(FRESH + options.stale_grace));
         let routes = Arc::new(Routes::default());
+        let names = Arc::new(Names::default());
         let server_info = serde_json::json!({ "name": "archestra", "version": env!("CARGO_PKG_VERSION") });
         let follower = Follower {
             catalog: Arc::clone(&catalog),
             routes: Arc::clone(&routes),
+            names: Arc::clone(&names),
             freshness: Arc::clone(&freshness),
             upstreams: upstreams.clone(),
             parts: RouteParts {
@@ -224,7 +220,7 @@ impl PlatformBuilder {
             workers,
             options,
         });
-        background.start(&shared, &lifecycle, follower);
+        background.start(&shared, &lifecycle, follower, names);
         let platform = Platform { shared, lifecycle, background };
         match platform.synced(None, Duration::from_secs(60)).await {
             Ok(()) => Ok(platform),

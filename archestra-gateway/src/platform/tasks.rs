@@ -1,24 +1,23 @@
 //! The background tasks of a platform: followers, reconciler, workload metrics; each owned, each ended in order.
 
-use super::Shared;
+use super::{Shared, refresh::Refresh, workloads::Observer};
 use crate::{
-    auth::IdentityFollower, lifecycle::Lifecycle, mcp::front::Told, observe::Meters, route::Follower,
-    upstream::Upstreams,
+    auth::IdentityFollower,
+    lifecycle::Lifecycle,
+    mcp::front::Told,
+    route::{Follower, Names},
 };
 use archestra_core::{
     Error,
-    catalog::{CatalogStore, CatalogStoreExt as _, Entry, Query},
-    installation::Installation,
-    runtime::{Runtime, WorkloadEvent, WorkloadId, WorkloadSummary},
+    catalog::{CatalogStoreExt as _, Kind, Query},
+    installation::{Installation, InstallationState},
     state::AuditSink,
 };
 use chrono::{TimeDelta, Utc};
-use futures::StreamExt as _;
-use std::{collections::HashSet, sync::Arc, time::Duration};
-use tokio::sync::broadcast::error::RecvError;
+use futures::FutureExt as _;
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-const RETRY: Duration = Duration::from_secs(1);
 /// How often audit records that are too old are removed.
 const PRUNE: Duration = Duration::from_secs(3600);
 
@@ -45,21 +44,21 @@ impl Background {
         (&self.audit.0, &self.audit.1)
     }
 
-    pub(super) fn start(&self, shared: &Arc<Shared>, lifecycle: &Lifecycle, follower: Follower) {
+    pub(super) fn start(&self, shared: &Arc<Shared>, lifecycle: &Lifecycle, follower: Follower, names: Arc<Names>) {
         self.tasks.spawn(follower.run(self.stop.clone()));
         let identity = IdentityFollower { authenticator: Arc::clone(&shared.authenticator) };
         self.tasks.spawn(identity.run(self.stop.clone()));
         let (reconciler, stop) = (lifecycle.clone(), self.stop.clone());
         self.tasks.spawn(async move { reconciler.run(stop).await });
-        self.own(refresh(Arc::clone(shared), lifecycle.clone()));
+        self.own(refresh(shared, lifecycle));
         let (sessions, in_flight) = (shared.sessions.clone(), shared.in_flight.clone());
         self.own(Told { store: Arc::clone(&shared.state), sessions, in_flight }.listen());
         if let Some(retention) = shared.options.audit_retention {
             self.own(prune_audit(Arc::clone(&shared.sink), retention));
         }
         if let Some(runtime) = &shared.runtime {
-            let (catalog, upstreams) = (Arc::clone(&shared.catalog), shared.upstreams.clone());
-            self.own(observe(Arc::clone(runtime), catalog, upstreams, shared.meters.clone()));
+            let (runtime, upstreams) = (Arc::clone(runtime), shared.upstreams.clone());
+            self.own(Observer { runtime, upstreams, meters: shared.meters.clone(), names }.run());
         }
     }
 
@@ -79,20 +78,24 @@ impl Background {
 }
 
 /// Lists the tools of servers again that say theirs have changed.
-async fn refresh(shared: Arc<Shared>, lifecycle: Lifecycle) {
-    let mut changed = shared.upstreams.tools_changed();
-    loop {
-        match changed.recv().await {
-            Ok(installation) => {
-                if let Err(error) = lifecycle.refresh_tools(installation).await {
-                    tracing::warn!(%installation, %error, "tools could not be listed again");
-                }
-            }
-            // What was missed is announced again by the next change, and found by the reconciler before that.
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
+fn refresh(shared: &Shared, lifecycle: &Lifecycle) -> impl Future<Output = ()> + Send + use<> {
+    let (catalog, lifecycle) = (Arc::clone(&shared.catalog), lifecycle.clone());
+    let ready = move || {
+        let catalog = Arc::clone(&catalog);
+        async move {
+            let all = catalog.list_all::<Installation>(Query::all(Kind::Installation)).await?;
+            let ready = all.into_iter().map(|found| found.value);
+            Ok(ready.filter(|found| found.state == InstallationState::Ready).map(|found| found.id).collect())
         }
-    }
+        .boxed()
+    };
+    let list = move |installation| {
+        let lifecycle = lifecycle.clone();
+        async move { lifecycle.refresh_tools(installation).await.map(drop) }.boxed()
+    };
+    let parallel = NonZeroUsize::new(shared.options.lifecycle.parallel).unwrap_or(NonZeroUsize::MIN);
+    // From now on, and not only from when the task has begun.
+    Refresh { ready, list, parallel }.run(shared.upstreams.tools_changed())
 }
 
 /// Removes audit records once they are older than `retention`.
@@ -112,57 +115,6 @@ async fn prune_audit(sink: Arc<dyn AuditSink>, retention: Duration) {
         }
         tokio::time::sleep(PRUNE).await;
     }
-}
-
-/// Keeps `mcp_server_deployment_status` what the runtime observes, and forgets connections to what is no longer there.
-async fn observe(runtime: Arc<dyn Runtime>, catalog: Arc<dyn CatalogStore>, upstreams: Upstreams, meters: Meters) {
-    let mut known: HashSet<WorkloadId> = HashSet::new();
-    loop {
-        let mut events = runtime.watch();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(WorkloadEvent::Snapshot(all)) => {
-                    let present: HashSet<_> = all.iter().map(|summary| summary.id.clone()).collect();
-                    for gone in known.difference(&present) {
-                        upstreams.forget_workload(gone);
-                        meters.workload_gone(gone);
-                    }
-                    known = present;
-                    for summary in &all {
-                        // What changed before a snapshot was not told one by one.
-                        upstreams.forget_workload(&summary.id);
-                        note(&*catalog, &meters, summary).await;
-                    }
-                }
-                Ok(WorkloadEvent::Changed(summary)) => {
-                    // Whatever answers next is another process, maybe at another place.
-                    upstreams.forget_workload(&summary.id);
-                    known.insert(summary.id.clone());
-                    note(&*catalog, &meters, &summary).await;
-                }
-                Ok(WorkloadEvent::Removed(id)) => {
-                    upstreams.forget_workload(&id);
-                    known.remove(&id);
-                    meters.workload_gone(&id);
-                }
-                Ok(WorkloadEvent::ToolsChanged(_)) => {}
-                Err(error) => tracing::warn!(%error, "the runtime cannot be observed"),
-            }
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn note(catalog: &dyn CatalogStore, meters: &Meters, summary: &WorkloadSummary) {
-    let name = server_name(catalog, &summary.id).await.unwrap_or_else(|| summary.id.to_string());
-    meters.workload(&summary.id, &name, summary.status.phase);
-}
-
-/// The name of the entry that a workload was made from.
-async fn server_name(catalog: &dyn CatalogStore, id: &WorkloadId) -> Option<String> {
-    let all = catalog.list_all::<Installation>(Query::Installations { entry: None, owner: None }).await.ok()?;
-    let entry = all.into_iter().find(|found| found.value.workload.as_ref() == Some(id))?.value.entry;
-    Some(catalog.get_one::<Entry>(entry).await.ok()?.value.spec.name)
 }
 
 #[cfg(test)]

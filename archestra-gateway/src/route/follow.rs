@@ -3,6 +3,7 @@
 use super::{
     Freshness, Snapshot, Source,
     mirror::{Affected, Mirror, RouteParts},
+    names::{Known, Names},
 };
 use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Guard};
@@ -55,6 +56,7 @@ impl Routes {
 pub(crate) struct Follower {
     pub(crate) catalog: Arc<dyn CatalogStore>,
     pub(crate) routes: Arc<Routes>,
+    pub(crate) names: Arc<Names>,
     pub(crate) freshness: Arc<Freshness>,
     pub(crate) upstreams: Upstreams,
     pub(crate) parts: RouteParts,
@@ -109,6 +111,7 @@ impl Follower {
         let records = read(&self.catalog, keys).await?;
         let mut affected = Affected::default();
         for (key, record) in records {
+            self.names.apply(key, record.as_ref());
             mirror.apply(key, record, &mut affected);
         }
         self.publish(mirror, affected);
@@ -118,6 +121,7 @@ impl Follower {
     async fn resync(&self, mirror: &mut Mirror) -> Result<(), Error> {
         let mut fresh = Mirror::default();
         fresh.keep_subscribers(mirror);
+        let mut names = Known::default();
         let mut affected = Affected { everything: true, ..Affected::default() };
         for kind in Kind::ALL {
             let mut page = PageRequest { limit: MAX_PAGE, cursor: None };
@@ -125,6 +129,7 @@ impl Follower {
                 let found = self.catalog.list(&Query::all(*kind), &page).await?;
                 for record in found.items {
                     let record: Record = record.value;
+                    names.apply(record.key(), Some(&record));
                     fresh.apply(record.key(), Some(record), &mut affected);
                 }
                 match found.next {
@@ -134,6 +139,7 @@ impl Follower {
             }
         }
         *mirror = fresh;
+        self.names.replace(names);
         self.publish(mirror, affected);
         Ok(())
     }
