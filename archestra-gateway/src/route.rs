@@ -18,6 +18,7 @@ pub(crate) use mirror::RouteParts;
 pub(crate) use names::Names;
 pub(crate) use tool::ToolRoute;
 
+use crate::observe::ToolMeters;
 use archestra_core::{
     catalog::Scope,
     consumer::Consumer,
@@ -55,6 +56,8 @@ pub(crate) struct ConsumerRoute {
     pub(crate) tools: HashMap<Box<str>, Arc<ToolRoute>>,
     /// What `tools/list` answers.
     pub(crate) list: ToolList,
+    /// Counts calls to tools that it does not have.
+    pub(crate) unknown: Arc<ToolMeters>,
     /// Counts the changes of its tool list; it outlives this route.
     pub(crate) changed: Arc<watch::Sender<u64>>,
 }

@@ -26,6 +26,9 @@ const DURATIONS: [f64; 16] =
 /// Bytes: from a small message to the default limit and beyond.
 const SIZES: [f64; 9] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
+/// The name under which calls to tools that nobody has are counted: no server's, which has no empty name.
+const UNKNOWN: &str = "<unknown>";
+
 /// How a call ended, as the label `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallStatus {
@@ -148,6 +151,15 @@ impl Meters {
     ///
     /// A series goes with the last route that has its labels, and with the last call on that one.
     pub(crate) fn tool(&self, consumer: &Consumer, entry: &Entry, tool: &Tool) -> Arc<ToolMeters> {
+        self.series(consumer, &entry.spec.name, &tool.name)
+    }
+
+    /// The counters of calls of one consumer to tools that it does not have. Whatever the callers name, it is one series.
+    pub(crate) fn unknown_tool(&self, consumer: &Consumer) -> Arc<ToolMeters> {
+        self.series(consumer, "", UNKNOWN)
+    }
+
+    fn series(&self, consumer: &Consumer, server: &str, tool: &str) -> Arc<ToolMeters> {
         let labels = |status: CallStatus| CallLabels {
             agent_id: consumer.id.to_string(),
             agent_name: consumer.display_name().to_owned(),
@@ -155,8 +167,8 @@ impl Meters {
                 ConsumerKind::Gateway => "mcp_gateway",
                 ConsumerKind::Agent => "agent",
             },
-            mcp_server_name: entry.spec.name.clone(),
-            tool_name: tool.name.clone(),
+            mcp_server_name: server.to_owned(),
+            tool_name: tool.to_owned(),
             status: status.label(),
         };
         let success = labels(CallStatus::Success);

@@ -162,7 +162,8 @@ impl Mirror {
         let changed = self.changed.entry(id).or_insert_with(|| Arc::new(watch::Sender::new(list.version())));
         changed.send_if_modified(|version| std::mem::replace(version, list.version()) != list.version());
         let changed = Arc::clone(changed);
-        Some(Arc::new(ConsumerRoute { consumer, tools, list, changed }))
+        let unknown = parts.meters.unknown_tool(&consumer);
+        Some(Arc::new(ConsumerRoute { consumer, tools, list, unknown, changed }))
     }
 
     fn tool(

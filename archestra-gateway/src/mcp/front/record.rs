@@ -108,9 +108,10 @@ impl Drop for CallLog {
     fn drop(&mut self) {
         let Some((slot, mut note)) = self.noted.take() else { return };
         note.took = note.begun.elapsed();
-        if let Some(route) = &note.route {
+        let unknown = note.unknown.is_some().then_some(&note.consumer.unknown);
+        if let Some(meters) = note.route.as_ref().map(|route| &route.meters).or(unknown) {
             let status = if note.outcome == Recorded::Success { CallStatus::Success } else { CallStatus::Error };
-            route.meters.record(status, note.took, note.request_bytes, note.response_bytes);
+            meters.record(status, note.took, note.request_bytes, note.response_bytes);
         }
         slot.write(note);
     }
