@@ -9,7 +9,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const QUEUE: usize = 65_536;
 const BATCH: usize = 1_000;
 const PAUSE: Duration = Duration::from_millis(250);
+/// How often a batch is tried at least, however much waits behind it.
 const ATTEMPTS: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the end of the platform waits for what is still queued.
@@ -18,10 +21,10 @@ const LAST_WRITES: Duration = Duration::from_secs(15);
 /// What happens when records come faster than the sink takes them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Overflow {
-    /// The newest are dropped, and counted in `audit_records_dropped_total`.
+    /// What there is no room for is dropped, and counted in `audit_records_dropped_total`.
     #[default]
     Drop,
-    /// A call waits for room before it is made.
+    /// A call waits for room before it is made, as long as it may take. What is noted already is never given up.
     Wait,
 }
 
@@ -62,7 +65,7 @@ impl AuditWriter {
         stop: CancellationToken,
     ) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
-        tasks.spawn(Task { sink, queued, meters: meters.clone() }.run(stop));
+        tasks.spawn(Task { sink, overflow, queued, meters: meters.clone() }.run(stop));
         Self(Arc::new(Inner { queue, overflow, meters }))
     }
 
@@ -73,6 +76,11 @@ impl AuditWriter {
             Overflow::Wait => self.0.queue.clone().reserve_owned().await.ok(),
         };
         Slot { writer: self.clone(), permit }
+    }
+
+    /// Room for one record if there is any when it comes, for what is refused because too much waits already.
+    pub(crate) fn spare(&self) -> Slot {
+        Slot { writer: self.clone(), permit: None }
     }
 
     /// Queues a record if there is room.
@@ -106,6 +114,7 @@ impl Slot {
 
 struct Task {
     sink: Arc<dyn AuditSink>,
+    overflow: Overflow,
     queued: mpsc::Receiver<Queued>,
     meters: Meters,
 }
@@ -128,14 +137,14 @@ impl Task {
                 }
             }
             batch.extend(taken.drain(..).map(Queued::into_record));
-            self.write(&mut batch, &stop).await;
+            let _ = stop.run_until_cancelled(self.write(&mut batch)).await;
         }
         self.queued.close();
         let last = tokio::time::timeout(LAST_WRITES, async {
             loop {
                 batch.extend(taken.drain(..).map(Queued::into_record));
                 if !batch.is_empty() {
-                    self.write(&mut batch, &stop).await;
+                    self.write(&mut batch).await;
                 }
                 if self.queued.recv_many(&mut taken, BATCH).await == 0 {
                     return;
@@ -149,9 +158,11 @@ impl Task {
         }
     }
 
-    async fn write(&self, batch: &mut Vec<AuditRecord>, stop: &CancellationToken) {
-        let mut wait = Duration::from_millis(100);
-        for attempt in 1..=ATTEMPTS {
+    /// Writes a batch, however often it has to be tried. Dropping the future leaves it where it is. It is given up only where
+    /// newer records would be lost for it: the sink may take those.
+    async fn write(&self, batch: &mut Vec<AuditRecord>) {
+        let mut wait = FIRST_WAIT;
+        for attempt in 1_u32.. {
             let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(batch)).await;
             match outcome {
                 Ok(Ok(())) => {
@@ -161,15 +172,17 @@ impl Task {
                 Ok(Err(error)) => tracing::warn!(%error, attempt, "audit records could not be written"),
                 Err(_) => tracing::warn!(attempt, "the audit sink took too long"),
             }
-            if stop.is_cancelled() {
+            if attempt >= ATTEMPTS && self.overflow == Overflow::Drop && self.queued.capacity() == 0 {
                 break;
             }
-            if attempt < ATTEMPTS {
-                stop.run_until_cancelled(tokio::time::sleep(wait)).await;
-                wait *= 4;
-            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 4).min(LONGEST_WAIT);
         }
+        tracing::warn!(lost = batch.len(), "audit records were lost: the sink did not take them, and others wait");
         self.meters.audit_dropped(batch.len() as u64);
         batch.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

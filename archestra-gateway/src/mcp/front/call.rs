@@ -59,35 +59,62 @@ pub(crate) enum Called {
 
 /// Makes the call of this message.
 pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, request: &Request<'_>) -> Called {
-    let slot = shared.audit.reserve().await;
+    let begun = Instant::now();
     let (principal, consumer) = (caller.principal, caller.consumer);
-    let mut log = CallLog::begin(slot, Arc::clone(principal), Arc::clone(consumer), caller.address, body.len());
-    let Some(name) = &request.params.name else {
+    let begin =
+        |slot| CallLog::begin(slot, begun, Arc::clone(principal), Arc::clone(consumer), caller.address, body.len());
+    let name = request.params.name.as_ref().map(|name| &*name.value);
+    let route = name.and_then(|name| consumer.tools.get(name));
+    // The bound comes before anything that waits, so that no caller can have more waiting than it may have under way.
+    let place = match caller.usage.map(Usage::call).transpose() {
+        Ok(place) => place,
+        Err(bound) => {
+            let mut log = begin(shared.audit.spare());
+            match (route, name) {
+                (Some(route), _) => log.routed(route),
+                (None, Some(name)) => log.unknown(name),
+                (None, None) => {}
+            }
+            log.finish(Recorded::Denied, Some("too many calls at once"), 0);
+            let text =
+                format!("you have {bound} calls under way, which is as many as a caller may: wait for one to end");
+            return Called::Rejected(RpcError::new(ErrorKind::TooManyRequests, text));
+        }
+    };
+    let deadline = begun + route.map_or(shared.options.call_timeout, |route| route.timeout);
+    let slot = tokio::select! {
+        biased;
+        slot = tokio::time::timeout_at(deadline, shared.audit.reserve()) => slot.ok(),
+        () = caller.cancel.cancelled() => {
+            drop(begin(shared.audit.spare()));
+            return Called::Cancelled;
+        }
+    };
+    let noted = slot.is_some();
+    let mut log = begin(slot.unwrap_or_else(|| shared.audit.spare()));
+    if let Some(place) = place {
+        log.hold(place);
+    }
+    let Some(name) = name else {
         log.finish(Recorded::Error, Some("no tool name"), 0);
         return Called::Rejected(RpcError::new(
             ErrorKind::InvalidParams,
             "`params.name` is required: name the tool to call",
         ));
     };
-    let Some(route) = consumer.tools.get(&*name.value) else {
-        log.unknown(&name.value);
+    let Some(route) = route else {
+        log.unknown(name);
         log.finish(Recorded::Error, Some("unknown tool"), 0);
-        let text = format!(
-            "unknown tool `{}`: list the tools again, it may have been renamed or taken away",
-            clip(&name.value)
-        );
+        let text =
+            format!("unknown tool `{}`: list the tools again, it may have been renamed or taken away", clip(name));
         return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, text));
     };
     log.routed(route);
-    match caller.usage.map(Usage::call) {
-        None => {}
-        Some(Ok(place)) => log.hold(place),
-        Some(Err(bound)) => {
-            log.finish(Recorded::Denied, Some("too many calls at once"), 0);
-            let text =
-                format!("you have {bound} calls under way, which is as many as a caller may: wait for one to end");
-            return Called::Rejected(RpcError::new(ErrorKind::TooManyRequests, text));
-        }
+    if !noted {
+        let text =
+            "the call was not made: calls are recorded first, and the audit log did not keep up; try again later";
+        let detail = serde_json::json!({ "code": "auditUnavailable" });
+        return refuse(log, Recorded::Error, "no room in the audit log", request, caller.era, text, &detail);
     }
     if caller.era == Era::Modern
         && let Some(params) = &route.header_params
@@ -109,7 +136,6 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
             return refuse(log, Recorded::Denied, "blocked by policy", request, caller.era, &text, &detail);
         }
     }
-    let deadline = Instant::now() + route.timeout;
     let resolving = async {
         let resolved = tokio::time::timeout_at(deadline, resolve(shared, principal, consumer, route)).await;
         let late = || CredentialError::Unavailable { reason: "the resolver took too long".to_owned() };

@@ -19,15 +19,17 @@ pub(crate) struct CallLog {
 }
 
 impl CallLog {
+    /// `begun` is when the request came, which may have waited for its slot.
     pub(crate) fn begin(
         audit: Slot,
+        begun: Instant,
         principal: Arc<Principal>,
         consumer: Arc<ConsumerRoute>,
         address: Option<IpAddr>,
         request_bytes: usize,
     ) -> Self {
         let note = CallNote {
-            begun: Instant::now(),
+            begun,
             took: Duration::ZERO,
             principal,
             address,
