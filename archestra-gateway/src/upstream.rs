@@ -30,7 +30,7 @@ mod tasks;
 mod tests;
 
 pub use error::{CredentialFault, UpstreamError};
-pub use exchange::{Answer, Cancel, Exchange, MessageStream};
+pub use exchange::{Answer, Cancel, Exchange, MessageStream, Turn};
 pub(crate) use flight::{Flights, Stopping};
 pub use options::UpstreamOptions;
 pub use pool::{UpstreamParts, Upstreams};

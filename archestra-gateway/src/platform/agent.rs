@@ -119,6 +119,7 @@ impl Agent {
             principal: &self.principal,
             usage: None,
             consumer: &route,
+            session: None,
             address: None,
             era: Era::Legacy,
             headers: &HeaderMap::new(),

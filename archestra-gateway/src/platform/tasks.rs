@@ -6,6 +6,7 @@ use crate::{
     lifecycle::Lifecycle,
     mcp::front::Told,
     route::{Follower, Names},
+    upstream::Upstreams,
 };
 use archestra_core::{
     Error,
@@ -16,6 +17,7 @@ use archestra_core::{
 use chrono::{TimeDelta, Utc};
 use futures::FutureExt as _;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How often audit records that are too old are removed.
@@ -51,6 +53,7 @@ impl Background {
         let (reconciler, stop) = (lifecycle.clone(), self.stop.clone());
         self.tasks.spawn(async move { reconciler.run(stop).await });
         self.own(refresh(shared, lifecycle));
+        self.own(end_sessions(shared.sessions.ends(), shared.upstreams.clone()));
         let (sessions, in_flight) = (shared.sessions.clone(), shared.in_flight.clone());
         self.own(Told { store: Arc::clone(&shared.state), sessions, in_flight }.listen());
         if let Some(retention) = shared.options.audit_retention {
@@ -96,6 +99,17 @@ fn refresh(shared: &Shared, lifecycle: &Lifecycle) -> impl Future<Output = ()> +
     let parallel = NonZeroUsize::new(shared.options.lifecycle.parallel).unwrap_or(NonZeroUsize::MIN);
     // From now on, and not only from when the task has begun.
     Refresh { ready, list, parallel }.run(shared.upstreams.tools_changed())
+}
+
+/// Gives up at servers what was kept there for sessions that end. What is missed is given up once it has been idle.
+async fn end_sessions(mut ends: broadcast::Receiver<u128>, upstreams: Upstreams) {
+    loop {
+        match ends.recv().await {
+            Ok(session) => upstreams.end_session(session),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
 }
 
 /// Removes audit records once they are older than `retention`.

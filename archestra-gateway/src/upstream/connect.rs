@@ -37,9 +37,9 @@ impl Inner {
                                 Link::Http(Arc::new(endpoint))
                             }
                             Connection::Stdio(channel) => {
-                                let most = options.max_idle_channels;
                                 let (runtime, name) = (Arc::clone(&runtime), Arc::clone(&name));
-                                let pool = StdioPool::new(workload, runtime, name, channel, concurrency, most).await?;
+                                let pool =
+                                    StdioPool::new(workload, runtime, name, channel, concurrency, &options).await?;
                                 Link::Stdio(Arc::new(pool))
                             }
                         };

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use archestra_core::credential::CredentialPlan;
+use archestra_core::id::ConsumerId;
 use archestra_core::identity::Principal;
 use bytes::Bytes;
 use futures::Stream;
@@ -35,6 +36,8 @@ pub struct Exchange<'a> {
     pub plan: &'a CredentialPlan,
     /// Who calls, for plans that depend on it.
     pub principal: Option<&'a Principal>,
+    /// For whom a process that serves one session at a time is kept after the request; nobody if absent.
+    pub turn: Option<Turn<'a>>,
     /// Headers of the caller that are passed on: the allow-listed ones and `Mcp-Param-*`.
     pub forwarded: HeaderMap,
     /// The trace that the request is part of.
@@ -43,6 +46,20 @@ pub struct Exchange<'a> {
     pub deadline: Instant,
     /// How the caller gives up.
     pub cancel: Cancel<'a>,
+}
+
+/// Whose requests belong together at a process that serves one session at a time.
+#[derive(Debug, Clone, Copy)]
+pub enum Turn<'a> {
+    /// Those of this session.
+    Session(u128),
+    /// Those of this caller through this consumer, where there are no sessions.
+    Caller {
+        /// Who.
+        principal: &'a Principal,
+        /// Through what.
+        consumer: ConsumerId,
+    },
 }
 
 /// How a caller takes a call back.

@@ -65,12 +65,22 @@ impl Inner {
     ) -> Result<Answer, Setback> {
         let name = target.server();
         loop {
-            let line = pool.take().await.map_err(|none| match none {
+            let line = pool.take(exchange.turn).await.map_err(|none| match none {
                 NoLine::Http => Setback::Unreached(UpstreamError::unreachable(name, "it is reached over HTTP now")),
+                NoLine::Busy => {
+                    let reason = "it serves one session at a time, and too many requests wait for it; try again later";
+                    Setback::Final(UpstreamError::unreachable(name, reason))
+                }
                 NoLine::Failed(error) => Setback::Final(error),
             })?;
             let mapping = Mapping::new(exchange, line.era, Ids::Callers);
-            let message = outgoing(exchange, line.era, Ids::Callers, name)?;
+            let message = match outgoing(exchange, line.era, Ids::Callers, name) {
+                Ok(message) => message,
+                Err(error) => {
+                    pool.put(line);
+                    return Err(error.into());
+                }
+            };
             // A channel that ended between two calls has brought the request to nobody: the next one is tried.
             if let Ok(conversation) = Conversation::start(pool, line, mapping.sent_id(), message).await {
                 let (source, installation) = (Source::Stdio(conversation), target.installation().id);

@@ -24,6 +24,8 @@ pub struct UpstreamOptions {
     pub idle_after: Duration,
     /// How many sessions with legacy servers are kept open.
     pub max_sessions: usize,
+    /// For how long a session that calls nothing keeps a process which serves one session at a time.
+    pub exclusive_idle: Duration,
     /// How many unused channels are kept for one workload.
     pub max_idle_channels: usize,
     /// How many streams are kept open to hear of changed tools.
@@ -44,6 +46,7 @@ impl Default for UpstreamOptions {
             setup_timeout: Duration::from_secs(30),
             reprobe_after: Duration::from_secs(30),
             idle_after: Duration::from_secs(15 * 60),
+            exclusive_idle: Duration::from_secs(15),
             max_sessions: 4096,
             max_idle_channels: 64,
             max_listeners: 256,

@@ -86,7 +86,7 @@ impl Upstreams {
             http,
             tasks,
         });
-        inner.tasks.spawn(sweep(Arc::downgrade(&inner), options.idle_after));
+        inner.tasks.spawn(sweep(Arc::downgrade(&inner), options));
         Self { inner }
     }
 
@@ -134,6 +134,11 @@ impl Upstreams {
         self.inner.servers.forget(&ServerKey::Workload(workload.clone()));
     }
 
+    /// Ends what a caller's session that has ended kept for itself.
+    pub(crate) fn end_session(&self, session: u128) {
+        self.inner.servers.end_session(session);
+    }
+
     /// Lets so much time pass for whatever is counted in milliseconds.
     #[cfg(test)]
     pub(super) fn skip(&self, time: Duration) {
@@ -162,8 +167,9 @@ impl Drop for Inner {
 }
 
 /// Closes what nobody has used for a while.
-async fn sweep(inner: Weak<Inner>, idle: Duration) {
-    let pause = (idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(30));
+async fn sweep(inner: Weak<Inner>, options: UpstreamOptions) {
+    let idle = options.idle_after;
+    let pause = (idle / 4).min(options.exclusive_idle / 2).clamp(Duration::from_millis(10), Duration::from_secs(30));
     loop {
         sleep(pause).await;
         let Some(inner) = inner.upgrade() else { return };

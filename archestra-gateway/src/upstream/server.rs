@@ -116,6 +116,17 @@ impl Servers {
         drop(all);
     }
 
+    /// Ends what a session that has ended kept for itself.
+    pub(super) fn end_session(&self, session: u128) {
+        let all: Vec<Arc<Server>> =
+            self.all.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        for server in all {
+            if let Some(Link::Stdio(pool)) = server.link().as_deref() {
+                pool.end_session(session);
+            }
+        }
+    }
+
     /// Closes channels that are unused for `idle`, and forgets servers that are unused for four times as long.
     pub(super) fn sweep(&self, idle: Duration) {
         let mut forgotten = Vec::new();

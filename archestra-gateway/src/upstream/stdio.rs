@@ -1,5 +1,7 @@
 //! Workloads behind newline-delimited JSON: idle channels are kept, and each call has one to itself.
 
+mod exclusive;
+
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,10 +13,13 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::time::Instant;
 
+use self::exclusive::{TurnKey, Turns};
 use super::era::{discover_message, judge};
 use super::error::UpstreamError;
+use super::exchange::Turn;
 use super::flight::locked;
 use super::mapping::cancelled;
+use super::options::UpstreamOptions;
 use crate::mcp::envelope::{self, Message};
 use crate::mcp::version::Era;
 
@@ -63,6 +68,8 @@ pub(super) struct StdioPool {
     server: Arc<str>,
     idle: Mutex<Vec<Line>>,
     most: usize,
+    /// Where the process serves one session at a time.
+    turns: Option<Turns>,
 }
 
 /// What a channel could not be had for.
@@ -70,6 +77,8 @@ pub(super) struct StdioPool {
 pub(super) enum NoLine {
     /// The workload is reached over HTTP now.
     Http,
+    /// Too many wait for their turn.
+    Busy,
     Failed(UpstreamError),
 }
 
@@ -81,28 +90,45 @@ impl StdioPool {
         server: Arc<str>,
         first: Channel,
         concurrency: ToolConcurrency,
-        most: usize,
+        options: &UpstreamOptions,
     ) -> Result<Self, UpstreamError> {
-        // An unused channel to an exclusive process would keep everybody else out.
-        let most = match concurrency {
-            ToolConcurrency::Shared => most,
-            ToolConcurrency::Exclusive => 0,
+        let turns = match concurrency {
+            ToolConcurrency::Shared => None,
+            ToolConcurrency::Exclusive => Some(Turns::new(options.exclusive_idle)),
         };
-        let pool = Self { workload, runtime, server, idle: Mutex::default(), most };
-        if most > 0 {
+        let most = options.max_idle_channels;
+        let pool = Self { workload, runtime, server, idle: Mutex::default(), most, turns };
+        // A channel of nobody's to an exclusive process would keep everybody out.
+        if most > 0 && pool.turns.is_none() {
             let line = Line::open(first, &pool.server).await?;
             pool.put(line);
         }
         Ok(pool)
     }
 
-    /// A channel that nobody else uses.
-    pub(super) async fn take(&self) -> Result<Line, NoLine> {
+    /// A channel that nobody else uses. At an exclusive process it is the one that the session had before, once it is its turn.
+    pub(super) async fn take(&self, turn: Option<Turn<'_>>) -> Result<Line, NoLine> {
+        let Some(turns) = &self.turns else { return self.take_any().await };
+        let (held, line) = turns.enter(turn.map(TurnKey::of)).await?;
+        let kept = line.and_then(|mut line| line.is_usable().then_some(line));
+        let line = match kept {
+            Some(line) => line,
+            None => self.open().await?,
+        };
+        held.keep();
+        Ok(line)
+    }
+
+    async fn take_any(&self) -> Result<Line, NoLine> {
         while let Some(mut line) = self.pop() {
             if line.is_usable() {
                 return Ok(line);
             }
         }
+        self.open().await
+    }
+
+    async fn open(&self) -> Result<Line, NoLine> {
         match self.runtime.connect(&self.workload).await {
             Ok(Connection::Stdio(channel)) => Line::open(channel, &self.server).await.map_err(NoLine::Failed),
             Ok(Connection::Http(_)) => Err(NoLine::Http),
@@ -110,8 +136,18 @@ impl StdioPool {
         }
     }
 
-    /// Closes channels that have been unused for `idle`.
+    /// Ends what a session that has ended kept for itself.
+    pub(super) fn end_session(&self, session: u128) {
+        if let Some(turns) = &self.turns {
+            turns.end(session);
+        }
+    }
+
+    /// Closes channels that have been unused for `idle`, or for as long as a session may keep an exclusive process.
     pub(super) fn trim(&self, idle: Duration) {
+        if let Some(turns) = &self.turns {
+            return turns.trim();
+        }
         let mut old: Vec<Line> = Vec::new();
         {
             let mut lines = locked(&self.idle);
@@ -132,8 +168,19 @@ impl StdioPool {
         locked(&self.idle).pop()
     }
 
-    fn put(&self, mut line: Line) {
+    /// A request has ended that cannot give its channel back.
+    fn lost(&self) {
+        if let Some(turns) = &self.turns {
+            turns.leave();
+        }
+    }
+
+    /// Takes a channel back that is free.
+    pub(super) fn put(&self, mut line: Line) {
         line.since = Instant::now();
+        if let Some(turns) = &self.turns {
+            return turns.put(line);
+        }
         let mut idle = locked(&self.idle);
         if idle.len() < self.most {
             idle.push(line);
@@ -225,6 +272,8 @@ impl Drop for Conversation {
         if let Some(line) = self.line.take() {
             // What cannot be sent at once needs no message: the end of the channel says the same.
             line.channel.send(cancelled(&self.id)).now_or_never();
+            drop(line);
+            self.pool.lost();
         }
     }
 }

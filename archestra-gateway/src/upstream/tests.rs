@@ -1,6 +1,7 @@
 //! `Upstreams` against in-process servers of both eras, well-behaved and not.
 
 mod credentials;
+mod exclusive;
 mod failures;
 mod legacy;
 mod modern;

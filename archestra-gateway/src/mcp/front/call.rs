@@ -12,7 +12,7 @@ use crate::{
     platform::Shared,
     route::{ConsumerRoute, ToolRoute},
     unambiguous::Unambiguous,
-    upstream::{Answer, Cancel, Exchange, UpstreamError},
+    upstream::{Answer, Cancel, Exchange, Turn, UpstreamError},
 };
 use archestra_core::{
     credential::{CallContext, CredentialError, Resolved},
@@ -34,6 +34,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) usage: Option<&'a Arc<Usage>>,
     /// Through what.
     pub(crate) consumer: &'a Arc<ConsumerRoute>,
+    /// Within which session of a legacy client, if any.
+    pub(crate) session: Option<u128>,
     /// From where.
     pub(crate) address: Option<IpAddr>,
     /// In which era's terms.
@@ -173,6 +175,10 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         name: Some(&route.tool.name),
         plan: &resolved.plan,
         principal: Some(principal),
+        turn: Some(match caller.session {
+            Some(session) => Turn::Session(session),
+            None => Turn::Caller { principal, consumer: consumer.consumer.id },
+        }),
         log_level: None,
         traceparent: caller.headers.get(meta::TRACEPARENT).cloned(),
         forwarded,

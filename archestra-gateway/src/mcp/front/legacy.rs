@@ -184,7 +184,8 @@ async fn tools_call(
         },
     };
     let (hand, handed) = oneshot::channel();
-    let task = Detached { shared: Arc::clone(shared), visit, headers: headers.clone(), body: body.clone(), cancel };
+    let (session, headers, body) = (session.map(|session| session.id), headers.clone(), body.clone());
+    let task = Detached { shared: Arc::clone(shared), visit, session, headers, body, cancel };
     shared.tasks.spawn(async move {
         task.run(hand).await;
         drop(entry);
@@ -210,6 +211,7 @@ async fn tools_call(
 struct Detached {
     shared: Arc<Shared>,
     visit: Visit,
+    session: Option<u128>,
     headers: HeaderMap,
     body: Bytes,
     cancel: CancellationToken,
@@ -222,6 +224,7 @@ impl Detached {
             principal: &self.visit.who.principal,
             usage: Some(&self.visit.who.usage),
             consumer: &self.visit.consumer,
+            session: self.session,
             address: self.visit.address,
             era: Era::Legacy,
             headers: &self.headers,

@@ -50,6 +50,7 @@ pub(super) async fn request(
                 principal: &visit.who.principal,
                 usage: Some(&visit.who.usage),
                 consumer: &visit.consumer,
+                session: None,
                 address: visit.address,
                 era: Era::Modern,
                 headers,

@@ -9,10 +9,13 @@ use archestra_core::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use moka::sync::Cache;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::broadcast;
 
 /// How long a session id is accepted after it was made.
 pub(super) const LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 const ENDED: u64 = 100_000;
+/// How many ends of sessions may wait to be heard of.
+const ENDS: usize = 1024;
 const PLAIN_LEN: usize = 16 + 8 + 1;
 
 /// Seals and opens session ids. Clones share what was ended.
@@ -20,6 +23,7 @@ const PLAIN_LEN: usize = 16 + 8 + 1;
 pub(crate) struct Sessions {
     keys: Arc<Derived>,
     ended: Cache<u128, ()>,
+    ends: broadcast::Sender<u128>,
 }
 
 /// An open session.
@@ -34,7 +38,7 @@ pub(crate) struct Session {
 impl Sessions {
     pub(crate) fn new(ring: &KeyRing) -> Self {
         let ended = Cache::builder().max_capacity(ENDED).time_to_live(LIFETIME).build();
-        Self { keys: Arc::new(ring.derive(Purpose::Sessions)), ended }
+        Self { keys: Arc::new(ring.derive(Purpose::Sessions)), ended, ends: broadcast::Sender::new(ENDS) }
     }
 
     /// A new session of this caller with this consumer.
@@ -70,6 +74,13 @@ impl Sessions {
     /// Notes that a session has ended.
     pub(super) fn ended(&self, session: u128) {
         self.ended.insert(session, ());
+        // Nobody may be listening.
+        drop(self.ends.send(session));
+    }
+
+    /// Names the sessions that end from now on, here or elsewhere. Who falls behind misses some.
+    pub(crate) fn ends(&self) -> broadcast::Receiver<u128> {
+        self.ends.subscribe()
     }
 }
 

@@ -28,7 +28,7 @@ use crate::mcp::version::Era;
 use crate::upstream::client::{HttpClient, PoolOptions};
 use crate::upstream::dial::{ClientTls, DialOptions, DialPolicy, Dialer};
 use crate::upstream::{
-    Answer, Cancel, Exchange, Target, UpstreamError, UpstreamOptions, UpstreamParts, Upstreams,
+    Answer, Cancel, Exchange, Target, Turn, UpstreamError, UpstreamOptions, UpstreamParts, Upstreams,
 };
 
 pub(super) fn client(policy: DialPolicy) -> HttpClient {
@@ -121,6 +121,7 @@ pub(super) struct Caller {
     pub(super) plan: CredentialPlan,
     pub(super) forwarded: HeaderMap,
     pub(super) within: Duration,
+    pub(super) session: Option<u128>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -132,6 +133,7 @@ impl Caller {
             plan: CredentialPlan::None,
             forwarded: HeaderMap::new(),
             within: Duration::from_secs(10),
+            session: None,
             cancel: CancellationToken::new(),
         }
     }
@@ -158,6 +160,7 @@ impl Caller {
             log_level: None,
             plan: &self.plan,
             principal: None,
+            turn: self.session.map(Turn::Session),
             forwarded: self.forwarded.clone(),
             traceparent: None,
             deadline: Instant::now() + self.within,

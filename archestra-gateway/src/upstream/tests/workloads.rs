@@ -28,7 +28,9 @@ type Connect = Box<dyn Fn(usize) -> Result<Connection> + Send + Sync>;
 /// A runtime that can do nothing but connect, as a closure says.
 pub(super) struct Connects {
     connect: Connect,
-    count: AtomicUsize,
+    pub(super) count: AtomicUsize,
+    /// How many channels of [`process`] are open.
+    pub(super) open: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Connects {
@@ -91,7 +93,7 @@ impl Runtime for Connects {
 }
 
 pub(super) fn runtime(connect: impl Fn(usize) -> Result<Connection> + Send + Sync + 'static) -> Arc<Connects> {
-    Arc::new(Connects { connect: Box::new(connect), count: AtomicUsize::new(0) })
+    Arc::new(Connects { connect: Box::new(connect), count: AtomicUsize::new(0), open: Arc::default() })
 }
 
 pub(super) fn with_runtime(runtime: &Arc<Connects>) -> Upstreams {
@@ -110,12 +112,29 @@ type Script = Arc<dyn Fn(&Value) -> Vec<Value> + Send + Sync>;
 /// What came in over all channels.
 type Log = Arc<Mutex<Vec<Value>>>;
 
+/// Counts an open channel.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn of(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A channel to a process; it ends when the process has written `null`.
-fn channel(script: &Script, log: &Log) -> Connection {
+fn channel(script: &Script, log: &Log, open: &Arc<AtomicUsize>) -> Connection {
     let (to_server, mut inbox) = mpsc::channel::<Bytes>(8);
     let (outbox, from_server) = mpsc::channel::<Bytes>(8);
-    let (script, log) = (Arc::clone(script), Arc::clone(log));
+    let (script, log, open) = (Arc::clone(script), Arc::clone(log), Open::of(open));
     tokio::spawn(async move {
+        let _open = open;
         while let Some(message) = inbox.recv().await {
             let message: Value = serde_json::from_slice(&message).unwrap();
             log.lock().unwrap().push(message.clone());
@@ -130,10 +149,12 @@ fn channel(script: &Script, log: &Log) -> Connection {
     Connection::Stdio(Channel::new(to_server, from_server))
 }
 
-fn process(script: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static) -> (Arc<Connects>, Log) {
+pub(super) fn process(script: impl Fn(&Value) -> Vec<Value> + Send + Sync + 'static) -> (Arc<Connects>, Log) {
     let (script, log): (Script, Log) = (Arc::new(script), Arc::default());
-    let kept = Arc::clone(&log);
-    (runtime(move |_| Ok(channel(&script, &log))), kept)
+    let (kept, open) = (Arc::clone(&log), Arc::<AtomicUsize>::default());
+    let counted = Arc::clone(&open);
+    let connect = move |_| Ok(channel(&script, &log, &counted));
+    (Arc::new(Connects { connect: Box::new(connect), count: AtomicUsize::new(0), open }), kept)
 }
 
 fn calls(log: &Log) -> Vec<Value> {
@@ -249,9 +270,7 @@ async fn a_dropped_call_is_cancelled_and_its_channel_given_up() {
             .cloned()
             .collect::<Vec<_>>()
     };
-    while cancelled().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("both are cancelled", || cancelled().len() == 2).await;
     assert_eq!(cancelled()[0]["params"]["requestId"], "long");
     Caller::legacy(legacy_call("1", "")).message(&upstreams, &target).await;
     assert_eq!(runtime.count.load(Ordering::SeqCst), 3);
@@ -286,7 +305,7 @@ async fn a_process_that_ends_fails_the_call_under_way_and_not_the_next() {
     // The channel ends while it lies idle: nobody notices.
     for _ in 0..3 {
         call(3).message(&upstreams, &target).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        until("the channel has ended", || runtime.open.load(Ordering::SeqCst) == 0).await;
     }
 }
 
@@ -296,7 +315,7 @@ async fn a_workload_that_is_not_ready_says_why_and_is_asked_again() {
     let script: Script = Arc::new(|message| old(message, |call| vec![said(call)]));
     let (now, log) = (Arc::clone(&ready), Log::default());
     let runtime = runtime(move |_| match now.load(Ordering::SeqCst) {
-        true => Ok(channel(&script, &log)),
+        true => Ok(channel(&script, &log, &Arc::default())),
         false => {
             Err(Error::Unavailable { backend: "the workload", reason: "pulling its image".to_owned(), source: None })
         }
@@ -316,7 +335,7 @@ async fn a_workload_that_is_not_ready_says_why_and_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_exclusive_process_is_let_go_after_each_call() {
+async fn an_exclusive_process_is_let_go_after_a_call_of_no_session() {
     let (runtime, _) = process(|message| old(message, |call| vec![said(call)]));
     let (upstreams, target) = (with_runtime(&runtime), hosted(&json!({ "toolConcurrency": "exclusive" })));
     for _ in 0..3 {
@@ -357,7 +376,25 @@ async fn an_endpoint_is_remembered_until_nobody_answers_there() {
     assert_eq!((second.seen("server/discover").len(), second.seen("tools/call").len()), (1, 2));
 }
 
+/// Stops a server, and waits until nobody listens at its port.
 async fn stop(peer: Peer) {
+    let port = peer.port;
     drop(peer);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    for _ in 0..3000 {
+        if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("somebody still listens at {port}");
+}
+
+async fn until(what: &str, reached: impl Fn() -> bool) {
+    for _ in 0..3000 {
+        if reached() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("waited in vain until {what}");
 }
