@@ -95,7 +95,8 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     fn capabilities(&self) -> RuntimeCapabilities;
 
     /// What this runtime adds by itself to a workload whose revision is made now, to be stored in
-    /// [`WorkloadSpec::platform`]: an upgrade of the platform then changes nothing that runs. No I/O.
+    /// [`WorkloadSpec::platform`]: an upgrade of the platform then changes nothing that runs. What is not known yet is left out,
+    /// and stays as the newest revision has it. No I/O.
     fn platform(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }

@@ -98,7 +98,11 @@ async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
     let id = &workload.id;
     let observed = observed(cluster, namespace, id).await?;
     if let Some(newer) = observed.as_ref().and_then(revision_of).filter(|there| *there > workload.revision) {
-        let reason = format!("revision {newer} is there, which is newer than revision {}", workload.revision);
+        let reason = format!(
+            "revision {newer} is there, which is newer than revision {}; where the platform's records were restored from an \
+             older backup, delete the Deployment",
+            workload.revision
+        );
         return Err(Error::conflict(STALE, id, reason));
     }
     let desired = match &observed {

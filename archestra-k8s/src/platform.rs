@@ -62,22 +62,23 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// What a revision that is made now stores.
-    pub(crate) fn today(config: &KubernetesConfig, scheduling: &Scheduling) -> BTreeMap<String, String> {
+    /// What a revision that is made now stores. Scheduling that is not known yet is left out.
+    pub(crate) fn today<'a>(
+        config: &KubernetesConfig,
+        scheduling: impl Into<Option<&'a Scheduling>>,
+    ) -> BTreeMap<String, String> {
         let policy = config.image_pull_policy.map_or("", ImagePullPolicy::label);
-        [
+        let scheduling = scheduling.into().map(|scheduling| (SCHEDULING, json(scheduling)));
+        let rest = [
             (BASE_IMAGE, config.base_image.clone()),
             (BRIDGE_IMAGE, config.bridge_image.clone()),
             (IMAGE_PULL_POLICY, policy.to_owned()),
             (REQUESTS, json(&config.requests)),
             (LIMITS, json(&config.limits)),
             (RUN_AS_USER, config.run_as_user.to_string()),
-            (SCHEDULING, json(scheduling)),
             (TEMPLATE, Template::TODAY.label().to_owned()),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+        ];
+        rest.into_iter().chain(scheduling).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     /// What a revision has stored, and what the platform would add now for keys that it has not.

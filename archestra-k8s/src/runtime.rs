@@ -29,7 +29,11 @@ use archestra_core::{
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures::stream::BoxStream;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,7 +48,8 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 pub struct KubernetesRuntime {
     cluster: Cluster,
     requests: Requests,
-    scheduling: Scheduling,
+    /// What workloads inherit from our own pod, once it is known.
+    scheduling: Arc<OnceLock<Scheduling>>,
     areas: Arc<Areas>,
     turns: Arc<Turns>,
     tasks: TaskTracker,
@@ -79,8 +84,16 @@ impl KubernetesRuntime {
         config.replica = Some(config.replica.map_or_else(|| random.clone(), |name| format!("{name}-{random}")));
         let requests = Requests::default();
         let client = requests.counted(client);
-        let scheduling = scheduling::inherited(&client, config.own_pod.as_ref(), config.call_timeout).await;
+        let inherited = scheduling::inherited(&client, &config).await;
         let (config, tasks, stop) = (Arc::new(config), TaskTracker::new(), CancellationToken::new());
+        let scheduling = Arc::new(OnceLock::new());
+        match inherited {
+            Ok(inherited) => drop(scheduling.set(inherited)),
+            Err(error) => {
+                let (client, known) = (client.clone(), Arc::clone(&scheduling));
+                drop(tasks.spawn(scheduling::find_out(client, Arc::clone(&config), error, known, stop.clone())));
+            }
+        }
         let areas = Areas::new(client.clone(), Arc::clone(&config), tasks.clone(), stop.clone());
         let (areas, turns) = (Arc::new(areas), Arc::new(Turns::default()));
         for namespace in std::iter::once(&config.namespace).chain(&config.more_namespaces) {
@@ -155,7 +168,7 @@ impl Runtime for KubernetesRuntime {
     }
 
     fn platform(&self) -> BTreeMap<String, String> {
-        Platform::today(&self.cluster.config, &self.scheduling)
+        Platform::today(&self.cluster.config, self.scheduling.get())
     }
 
     fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding> {

@@ -1,38 +1,75 @@
 //! What workloads inherit from the pod that the platform runs in: its node selector and tolerations.
 
-use crate::{config::OwnPod, error::within_opt};
+use crate::{config::KubernetesConfig, error::within_opt};
 use archestra_core::{
-    Error,
+    Error, Result,
     runtime::scheduling::{Scheduling, Toleration},
 };
 use k8s_openapi::api::core::v1::{Pod, Toleration as PodToleration};
 use kube::{Api, Client};
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 /// What Kubernetes adds to every pod by itself, which says nothing about where the platform was put.
 const ADDED: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-/// The scheduling of our own pod; nothing where there is no such pod. Only a missing permission is worth a word.
-pub(crate) async fn inherited(client: &Client, own: Option<&OwnPod>, limit: Duration) -> Scheduling {
-    let Some(own) = own else { return Scheduling::default() };
+/// The pause before the own pod is read again: at first, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The scheduling of our own pod; nothing where there is no such pod.
+///
+/// # Errors
+/// It is not known.
+pub(crate) async fn inherited(client: &Client, config: &KubernetesConfig) -> Result<Scheduling> {
+    let Some(own) = &config.own_pod else { return Ok(Scheduling::default()) };
     let namespace = own.namespace.as_deref().unwrap_or(client.default_namespace());
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-    match within_opt(limit, "reading the own pod", pods.get(&own.name)).await {
-        Ok(Some(pod)) => of_pod(&pod),
-        Ok(None) => Scheduling::default(),
-        Err(Error::PermissionDenied { reason, .. }) => {
-            tracing::warn!(
-                pod = own.name,
-                namespace,
-                reason,
-                "the scheduling of the own pod cannot be read and is not inherited; bind the Role in deploy/rbac/own-pod.yaml"
-            );
-            Scheduling::default()
+    let found = within_opt(config.call_timeout, "reading the own pod", pods.get(&own.name)).await?;
+    Ok(found.as_ref().map(of_pod).unwrap_or_default())
+}
+
+/// Tries again until it is known, after a first time that failed. What is inherited then must not depend on whether the API
+/// server was there when we started.
+pub(crate) async fn find_out(
+    client: Client,
+    config: Arc<KubernetesConfig>,
+    mut failed: Error,
+    known: Arc<OnceLock<Scheduling>>,
+    stop: CancellationToken,
+) {
+    let mut pause = PAUSE.0;
+    say(&failed);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(pause) => {}
         }
-        Err(error) => {
-            tracing::debug!(pod = own.name, namespace, %error, "the own pod cannot be read; no scheduling is inherited");
-            Scheduling::default()
+        pause = (pause * 2).min(PAUSE.1);
+        match inherited(&client, &config).await {
+            // Nobody else sets it.
+            Ok(scheduling) => return drop(known.set(scheduling)),
+            Err(error) if error.kind() != failed.kind() => {
+                say(&error);
+                failed = error;
+            }
+            Err(_) => {}
         }
+    }
+}
+
+/// Only a missing permission is worth a word.
+fn say(error: &Error) {
+    if let Error::PermissionDenied { reason, .. } = error {
+        tracing::warn!(
+            reason,
+            "the scheduling of the own pod cannot be read and is not inherited; bind the Role in deploy/rbac/own-pod.yaml"
+        );
+    } else {
+        tracing::debug!(%error, "the own pod cannot be read yet");
     }
 }
 

@@ -170,8 +170,9 @@ impl Lifecycle {
     ) -> Result<()> {
         let Some(workload) = workload_id(&entry.spec, entry.id, installation.id) else { return Ok(()) };
         let values = WorkloadValues::of(&entry.spec, installation);
-        let Some(spec) = build_workload_spec(&entry.spec, &values, &self.options().platform) else { return Ok(()) };
         let history = self.history(&workload).await?;
+        let platform = self.platform(history.last().map(|newest| &newest.value));
+        let Some(spec) = build_workload_spec(&entry.spec, &values, &platform) else { return Ok(()) };
         let secrets = secret_refs(entry, installation);
         let draft = RevisionDraft { workload, entry: entry.id, spec, secrets, cause, author: installation.author };
         draft.push(changes, &history, renew, self.options().revision_history);
@@ -215,7 +216,7 @@ impl Lifecycle {
 
     /// What the runtime, if there is one, cannot honour of a specification.
     pub(super) fn runtime_findings(&self, spec: &archestra_core::catalog::EntrySpec) -> Vec<Finding> {
-        let sample = build_workload_spec(spec, &WorkloadValues::sample(spec), &self.options().platform);
+        let sample = build_workload_spec(spec, &WorkloadValues::sample(spec), &self.platform(None));
         let (Some(runtime), Some(sample)) = (self.runtime(), sample) else { return Vec::new() };
         let place = |finding: Finding| {
             if finding.field.starts_with("selfHosted") { finding } else { finding.under("selfHosted") }

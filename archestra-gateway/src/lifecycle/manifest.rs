@@ -38,7 +38,7 @@ impl Lifecycle {
         }
         let runtime = self.renderer()?;
         let values = WorkloadValues::sample(spec);
-        let Some(sample) = build_workload_spec(spec, &values, &self.options().platform) else {
+        let Some(sample) = build_workload_spec(spec, &values, &self.platform(None)) else {
             return Ok(WorkloadPreview { manifest: Manifest { documents: Vec::new() }, not_asked: None });
         };
         let secrets = secret_keys(&sample).into_iter().map(|key| (key.to_owned(), SecretValue::new("value"))).collect();
@@ -63,7 +63,7 @@ impl Lifecycle {
     /// It could not be asked.
     pub(super) async fn refused_findings(&self, spec: &EntrySpec) -> Result<Vec<Finding>> {
         let has_yaml = spec.self_hosted.as_ref().is_some_and(|hosted| hosted.deployment_yaml.is_some());
-        let sample = build_workload_spec(spec, &WorkloadValues::sample(spec), &self.options().platform);
+        let sample = build_workload_spec(spec, &WorkloadValues::sample(spec), &self.platform(None));
         let (Some(runtime), Some(sample), true) = (self.runtime(), sample, has_yaml) else { return Ok(Vec::new()) };
         self.within("trying deployment YAML", runtime.check(&sample)).await
     }

@@ -62,7 +62,7 @@ impl Lifecycle {
             installation,
             workload: Some(status),
             desired: newest.as_ref().map(|newest| newest.value.number),
-            outdated: newest.is_some_and(|newest| newest.value.spec.platform != self.options().platform),
+            outdated: newest.is_some_and(|newest| newest.value.spec.platform != self.platform(Some(&newest.value))),
             refused: self.inner.jobs.refusal(&workload),
         })
     }

@@ -3,12 +3,15 @@
 use super::help::until;
 use crate::{LIMIT, echo, runtime};
 use archestra_core::{
-    runtime::{Connection, Phase, Runtime, Workload, WorkloadSpec, WorkloadStatus, WorkloadTransport, stdio::Channel},
+    runtime::{
+        Connection, Phase, RevisionNumber, Runtime, Workload, WorkloadSpec, WorkloadStatus, WorkloadTransport,
+        stdio::Channel,
+    },
     testing::fixtures,
 };
 use archestra_k8s::{
-    Egress, KubernetesConfig, KubernetesRuntime, NetworkConfig, ReachMode,
-    testing::{FakeCluster, FakeImage},
+    Egress, KubernetesConfig, KubernetesRuntime, NetworkConfig, OwnPod, ReachMode,
+    testing::{FakeCluster, FakeImage, RecordedRequest},
 };
 use futures::future::join_all;
 use k8s_openapi::api::{
@@ -18,7 +21,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -166,8 +169,16 @@ async fn at_rest_there_are_watches_and_nothing_else() {
         running(&runtime, workload).await;
         says(&mut channel(&runtime, workload).await, "hello").await;
     }
-    sleep(Duration::from_millis(200)).await;
-    cluster.forget_requests();
+    // What came with the beginning has an end.
+    let end = Instant::now() + LIMIT;
+    loop {
+        cluster.forget_requests();
+        sleep(Duration::from_millis(300)).await;
+        if cluster.requests().iter().all(RecordedRequest::is_watch) {
+            break;
+        }
+        assert!(Instant::now() < end, "there is no rest: {:?}", cluster.requests());
+    }
     for workload in &workloads {
         says(&mut channel(&runtime, workload).await, "hello again").await;
         runtime.status(&workload.id).await.unwrap();
@@ -241,7 +252,7 @@ async fn a_status_says_what_is_wrong() {
     runtime.apply(&broken).await.unwrap();
     let status = status_where(&runtime, &missing, "the image cannot be pulled", says("manifest unknown")).await;
     assert!(status.hint.is_some(), "{status:?}");
-    status_where(&runtime, &broken, "it crashes", says("3")).await;
+    status_where(&runtime, &broken, "it crashes", says("exit code 3")).await;
 
     cluster.unschedulable(Some("0/1 nodes are available: 1 Insufficient cpu."));
     let (nowhere, too_many) = (workload(), workload());
@@ -282,4 +293,50 @@ async fn many_come_and_go_and_leave_nothing() {
         cluster.all::<ReplicaSet>("default").is_empty() && cluster.all::<Pod>("default").is_empty()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_inherited_is_found_out_when_the_api_server_is_back() {
+    let cluster = cluster();
+    let own: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "platform-0"},
+        "spec": {"nodeSelector": {"pool": "mcp"}, "containers": [{"name": "a", "image": "example.com/base:1"}]},
+    }))
+    .unwrap();
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), "default");
+    pods.create(&PostParams::default(), &own).await.unwrap();
+    let config = KubernetesConfig {
+        own_pod: Some(OwnPod { name: "platform-0".to_owned(), namespace: Some("default".to_owned()) }),
+        ..KubernetesConfig::default()
+    };
+    cluster.faults().down();
+    let runtime = KubernetesRuntime::with_client(config, cluster.client()).await;
+    assert_eq!(runtime.platform().get("scheduling"), None, "it is not known, which is not the same as none");
+    cluster.faults().up();
+    let known = || runtime.platform().get("scheduling").is_some_and(|text| text.contains("mcp"));
+    until("it is known", known).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_template_made_is_not_rolled() {
+    let cluster = cluster();
+    let first = runtime(&cluster, ReachMode::Direct).await;
+    let mut workload = workload();
+    workload.spec.platform = first.platform();
+    workload.spec.platform.remove("template");
+    running(&first, &workload).await;
+    let pods = || cluster.all::<Pod>("default").into_iter().map(|pod| pod.metadata.uid).collect::<Vec<_>>();
+    let before = pods();
+    let grace = || {
+        let spec = cluster.get::<Deployment>("default", workload.id.as_str()).unwrap().spec.unwrap();
+        spec.template.spec.unwrap().termination_grace_period_seconds
+    };
+    assert_eq!(grace(), Some(10));
+    let incidental = Workload { revision: RevisionNumber(2), ..workload.clone() };
+    running(&first, &incidental).await;
+    assert_eq!((pods(), grace()), (before, Some(10)));
+    let mut updated = Workload { revision: RevisionNumber(3), ..workload.clone() };
+    updated.spec.platform = first.platform();
+    running(&first, &updated).await;
+    assert_eq!(grace(), Some(30), "until somebody updates it");
 }

@@ -118,8 +118,9 @@ impl Lifecycle {
         renewed: bool,
     ) -> Result<()> {
         let values = WorkloadValues::of(&entry.spec, installation);
-        let Some(spec) = build_workload_spec(&entry.spec, &values, &self.options().platform) else { return Ok(()) };
         let history = self.history(workload).await?;
+        let platform = self.platform(history.last().map(|newest| &newest.value));
+        let Some(spec) = build_workload_spec(&entry.spec, &values, &platform) else { return Ok(()) };
         let draft = RevisionDraft {
             workload: workload.clone(),
             entry: entry.id,

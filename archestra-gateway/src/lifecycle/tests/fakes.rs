@@ -37,6 +37,7 @@ struct RuntimeState {
     refusals: VecDeque<Error>,
     watchers: Vec<UnboundedSender<Result<WorkloadEvent>>>,
     applies: usize,
+    platform: BTreeMap<String, String>,
     drifted: BTreeMap<WorkloadId, String>,
     unlistable: bool,
     /// Removals wait for it, where it is there.
@@ -74,6 +75,12 @@ impl FakeRuntime {
     /// How many removals there were.
     pub(super) fn removed(&self) -> usize {
         self.state.lock().unwrap().removed
+    }
+
+    /// What is added by itself to revisions that are made from now on.
+    pub(super) fn adds(&self, platform: &[(&str, &str)]) {
+        let pairs = platform.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        self.state.lock().unwrap().platform = pairs.collect();
     }
 
     /// Refuses the next workload that differs from what is there.
@@ -151,6 +158,10 @@ impl Runtime for FakeRuntime {
             mounts: true,
             isolation: false,
         }
+    }
+
+    fn platform(&self) -> BTreeMap<String, String> {
+        self.state.lock().unwrap().platform.clone()
     }
 
     fn validate(&self, workload: &WorkloadSpec) -> Vec<Finding> {

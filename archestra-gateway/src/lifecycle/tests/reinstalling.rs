@@ -195,6 +195,22 @@ async fn a_refused_update_leaves_what_runs_and_shows_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_runtime_does_not_know_yet_stays_as_it_was() {
+    let rig = Rig::new();
+    rig.runtime.adds(&[("scheduling", "here"), ("baseImage", "base:1")]);
+    let (_, id) = installed(&rig).await;
+    rig.runtime.adds(&[("baseImage", "base:1")]);
+    assert!(!rig.lifecycle.status(id).await.unwrap().outdated);
+    rig.runtime.adds(&[("baseImage", "base:2")]);
+    assert!(rig.lifecycle.status(id).await.unwrap().outdated);
+    rig.lifecycle.update(id, None).await.unwrap();
+    rig.quiet().await;
+    let platform = rig.runtime.only().spec.platform;
+    assert_eq!((platform["scheduling"].as_str(), platform["baseImage"].as_str()), ("here", "base:2"));
+    assert!(!rig.lifecycle.status(id).await.unwrap().outdated);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_newer_platform_shows_and_rolls_only_when_asked() {
     let rig = Rig::new();
     let (_, id) = installed(&rig).await;
