@@ -267,6 +267,7 @@ pub(crate) use records;
 /// * Every expectation is about what was there before the set.
 /// * Removals take effect first, then the writes in their order: a unique value that a removal, or a write further up, gives
 ///   up may be taken.
+/// * What is only required is not written: it keeps its version, and is in no feed.
 /// * References are judged by what is there after the set, so that their order does not matter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChangeSet<R, K> {
@@ -288,6 +289,13 @@ pub enum Operation<R, K> {
         /// Which record.
         key: K,
         /// What must be there before.
+        expect: Expect,
+    },
+    /// Leaves a record as it is: the set was made for what it says.
+    Require {
+        /// Which record.
+        key: K,
+        /// What must be there.
         expect: Expect,
     },
 }
@@ -323,6 +331,13 @@ impl<R, K> ChangeSet<R, K> {
     #[must_use]
     pub fn delete(mut self, key: impl Into<K>, expect: Expect) -> Self {
         self.push_delete(key, expect);
+        self
+    }
+
+    /// Adds that a record must be there like this, which it stays.
+    #[must_use]
+    pub fn require(mut self, key: impl Into<K>, expect: Expect) -> Self {
+        self.operations.push(Operation::Require { key: key.into(), expect });
         self
     }
 
@@ -387,7 +402,7 @@ impl<R: StoreRecord> Operation<R, R::Key> {
     pub fn key(&self) -> R::Key {
         match self {
             Self::Put { record, .. } => record.key(),
-            Self::Delete { key, .. } => *key,
+            Self::Delete { key, .. } | Self::Require { key, .. } => *key,
         }
     }
 
@@ -395,7 +410,7 @@ impl<R: StoreRecord> Operation<R, R::Key> {
     #[must_use]
     pub const fn expect(&self) -> Expect {
         match self {
-            Self::Put { expect, .. } | Self::Delete { expect, .. } => *expect,
+            Self::Put { expect, .. } | Self::Delete { expect, .. } | Self::Require { expect, .. } => *expect,
         }
     }
 }

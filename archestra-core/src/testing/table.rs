@@ -182,7 +182,8 @@ impl<S: Rules> State<S> {
             }
             self.check_expectation(operation)?;
         }
-        let named: BTreeSet<_> = changes.operations().iter().map(Operation::key).collect();
+        let writes = changes.operations().iter().filter(|operation| !matches!(operation, Operation::Require { .. }));
+        let named: BTreeSet<_> = writes.map(Operation::key).collect();
         let mut staged = Staged { records: BTreeMap::new(), uniques: HashMap::new() };
         let mut puts = Vec::new();
         for operation in changes.into_operations() {
@@ -191,6 +192,7 @@ impl<S: Rules> State<S> {
                 Operation::Delete { key, .. } => {
                     staged.records.insert(key, None);
                 }
+                Operation::Require { .. } => {}
             }
         }
         let removed: BTreeSet<_> =

@@ -41,6 +41,7 @@ suite! {
         versions_count_writes_from_one,
         revisions_grow_with_each_commit,
         stale_expectations_conflict,
+        what_is_required_stays_as_it_is,
         removed_records_are_gone,
         a_failing_operation_undoes_the_whole_set,
         a_set_names_each_record_once,

@@ -134,6 +134,8 @@ macro_rules! shared_cases {
             revisions_grow_with_each_commit
             /// An expectation that does not hold is a conflict that names the record.
             stale_expectations_conflict
+            /// What is only required is not written, and a requirement that does not hold is a conflict.
+            what_is_required_stays_as_it_is
             /// What was removed is not found any more; removing it again succeeds.
             removed_records_are_gone
             /// A set whose last operation fails changes nothing.

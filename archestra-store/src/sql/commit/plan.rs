@@ -46,6 +46,7 @@ impl<F: Family> Plan<F> {
             match operation {
                 Operation::Put { record, .. } => plan.put(record),
                 Operation::Delete { key, .. } => plan.remove(key),
+                Operation::Require { key, .. } => plan.leave(key),
             }
         }
         if !plan.removed.is_empty() {
@@ -79,6 +80,12 @@ impl<F: Family> Plan<F> {
         if self.present.contains_key(&key) {
             self.removed.insert(key);
         }
+    }
+
+    /// What is only required is not written.
+    fn leave(&mut self, key: Key<F>) {
+        self.present.remove(&key);
+        self.touched.remove(&key);
     }
 
     async fn cascade(&mut self, tx: &DatabaseTransaction) -> Result<()> {

@@ -72,6 +72,32 @@ pub(in super::super) async fn stale_expectations_conflict<S: Records>(store: &S)
     fails(store.read(missing.key()).await, ErrorKind::NotFound, "a conflict changes nothing");
 }
 
+pub(in super::super) async fn what_is_required_stays_as_it_is<S: Records>(store: &S) {
+    let records = create(store, &["required", "written"]).await;
+    let (required, written) = (&records[0], &records[1]);
+    let change = S::changed(written, "changed");
+    let changes = ChangeSet::new().require(required.key(), Expect::Version(Version(1)));
+    works(
+        store.apply(changes.put(change.clone(), Expect::Version(Version(1)))).await,
+        "a set whose requirements hold succeeds",
+    );
+    is_at(store, required, 1, "what is only required is not written").await;
+    is_at(store, &change, 2, "what is written beside a requirement is").await;
+
+    let missing = S::sample("missing");
+    let refused = [
+        ("an older version that is required conflicts", required.key(), Expect::Version(Version(0))),
+        ("the absence that is required of what is there conflicts", required.key(), Expect::Absent),
+        ("what is required and absent conflicts", missing.key(), Expect::Version(Version(1))),
+    ];
+    for (promise, key, expect) in refused {
+        let changes = ChangeSet::new().put(S::changed(written, "refused"), GenericExpect::Any).require(key, expect);
+        let error = fails(store.apply(changes).await, ErrorKind::Conflict, promise);
+        assert!(error.to_string().contains(&key.uuid().to_string()), "a conflict names the record: {error}");
+    }
+    is_at(store, &change, 2, "a conflict changes nothing").await;
+}
+
 pub(in super::super) async fn removed_records_are_gone<S: Records>(store: &S) {
     let records = create(store, &["one", "two"]).await;
     let changes = ChangeSet::new()
