@@ -2,7 +2,7 @@
 
 use super::{Entry, Labels};
 use crate::{
-    Result,
+    Error, Result,
     consumer::{Assignment, Consumer, ConsumerKind},
     feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records, typed},
     id::{AssignmentId, ConsumerId, EntryId, InstallationId, LimitId, PolicyId, RevisionId, ToolId},
@@ -12,8 +12,14 @@ use crate::{
     tool::Tool,
 };
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use std::fmt;
+
+/// How many records are read at once one by one.
+const READS: usize = 16;
 
 records! {
     /// Everything the catalog keeps.
@@ -125,16 +131,31 @@ impl Query {
 /// * A record that still holds a secret value ([`FixedValue::Secret`](super::FixedValue::Secret)), which cannot be serialized,
 ///   is refused with an error that does not hold it.
 /// * [`get`](Self::get) of what is not there is [`NotFound`](crate::Error::NotFound); [`find`](Self::find) answers `None`.
+/// * [`get_many`](Self::get_many) answers in the order of the keys, of which there may be any number, of any kinds and more than
+///   once; each record is as it was at some moment of the call.
 /// * [`list`](Self::list) is ordered by id; following the cursors visits each record that is there throughout exactly once.
 /// * [`changes`](Self::changes) delivers at least once, in commit order, whatever process committed; consumers are
 ///   idempotent. It begins with `Resync` when opened with `None` or with a position that is no longer known, or was never this
-///   store's. It sends `Confirmed` at least once a second while the store is reachable, an error when it is not, and goes on
-///   after an error. Any number of feeds may be open; a slow one delays no other, and no commit.
+///   store's. It sends `Confirmed` at least once a second while the store is reachable, however much is committed
+///   meanwhile, an error when it is not, and goes on after an error. Any number of feeds may be open; a slow one delays no other, and no commit.
 /// * All methods may be dropped at any time; a dropped commit has either happened or not.
 #[async_trait]
 pub trait CatalogStore: fmt::Debug + Send + Sync + 'static {
     /// Reads one record.
     async fn get(&self, key: RecordKey) -> Result<Versioned<Record>>;
+
+    /// Reads many records, `None` for each that is not there. Whoever can read them together does so: large commits are
+    /// followed this way, and no call is served while that takes too long.
+    async fn get_many(&self, keys: &[RecordKey]) -> Result<Vec<Option<Versioned<Record>>>> {
+        let reads = keys.iter().map(|key| async {
+            match self.get(*key).await {
+                Ok(found) => Ok(Some(found)),
+                Err(Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        stream::iter(reads.collect::<Vec<_>>()).buffered(READS).try_collect().await
+    }
 
     /// Reads the record that a unique value leads to, if there is one.
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>>;

@@ -240,6 +240,10 @@ impl<T: CatalogStore + ?Sized> CatalogStore for Faulty<T> {
         self.faults.around(self.inner.get(key)).await
     }
 
+    async fn get_many(&self, keys: &[RecordKey]) -> Result<Vec<Option<Versioned<Record>>>> {
+        self.faults.around(self.inner.get_many(keys)).await
+    }
+
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
         self.faults.around(self.inner.find(lookup)).await
     }

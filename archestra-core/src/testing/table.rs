@@ -120,6 +120,11 @@ impl<S: Rules> Table<S> {
         self.state().records.get(&key).cloned().ok_or_else(|| Error::not_found(key.label(), key.uuid()))
     }
 
+    pub(super) fn get_many(&self, keys: &[Key<S>]) -> Vec<Option<Versioned<S::Record>>> {
+        let state = self.state();
+        keys.iter().map(|key| state.records.get(key).cloned()).collect()
+    }
+
     pub(super) fn find(&self, unique: &Unique) -> Option<Versioned<S::Record>> {
         let state = self.state();
         state.uniques.get(unique).and_then(|key| state.records.get(key)).cloned()

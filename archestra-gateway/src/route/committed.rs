@@ -36,6 +36,10 @@ impl CatalogStore for Committed {
         self.catalog.get(key).await
     }
 
+    async fn get_many(&self, keys: &[RecordKey]) -> Result<Vec<Option<Versioned<Record>>>> {
+        self.catalog.get_many(keys).await
+    }
+
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
         self.catalog.find(lookup).await
     }

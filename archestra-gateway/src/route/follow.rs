@@ -8,7 +8,7 @@ use super::{
 use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Guard};
 use archestra_core::{
-    Error, ErrorKind,
+    Error,
     catalog::{CatalogStore, Kind, Query, Record, RecordKey},
     feed::{FeedEvent, MAX_PAGE, PageRequest, StoreRevision},
 };
@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the follower waits before it asks a store again that failed.
 const RETRY: Duration = Duration::from_millis(500);
-/// How many records are read at once.
-const READS: usize = 16;
+/// How many records are read together.
+const TOGETHER_READ: usize = 500;
+/// How many such reads are under way at once.
+const READS: usize = 2;
 /// Commits that wait together are taken in together, until they name so many records.
 const TOGETHER: usize = 5000;
 
@@ -85,7 +87,7 @@ impl Follower {
                 let current = !matches!(event, FeedEvent::Changed { .. });
                 let outcome = match event {
                     FeedEvent::Confirmed { .. } => Ok(()),
-                    FeedEvent::Changed { keys, .. } => self.change(&mut mirror, keys).await,
+                    FeedEvent::Changed { keys, .. } => self.change(&mut mirror, &keys).await,
                     FeedEvent::Resync { .. } => self.resync(&mut mirror).await,
                 };
                 match outcome {
@@ -107,7 +109,7 @@ impl Follower {
         }
     }
 
-    async fn change(&self, mirror: &mut Mirror, keys: Vec<RecordKey>) -> Result<(), Error> {
+    async fn change(&self, mirror: &mut Mirror, keys: &[RecordKey]) -> Result<(), Error> {
         let records = read(&self.catalog, keys).await?;
         let mut affected = Affected::default();
         for (key, record) in records {
@@ -176,21 +178,17 @@ impl Follower {
 }
 
 /// Reads records, all of them before the first is taken in: a commit is followed whole or not at all.
-async fn read(
-    catalog: &Arc<dyn CatalogStore>,
-    keys: Vec<RecordKey>,
-) -> Result<Vec<(RecordKey, Option<Record>)>, Error> {
-    let reads = keys.into_iter().map(|key| {
+async fn read(catalog: &Arc<dyn CatalogStore>, keys: &[RecordKey]) -> Result<Vec<(RecordKey, Option<Record>)>, Error> {
+    let batches: Vec<Vec<RecordKey>> = keys.chunks(TOGETHER_READ).map(<[_]>::to_vec).collect();
+    let reads = batches.into_iter().map(|keys| {
         let catalog = Arc::clone(catalog);
         async move {
-            match catalog.get(key).await {
-                Ok(found) => Ok((key, Some(found.value))),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok((key, None)),
-                Err(error) => Err(error),
-            }
+            let found = catalog.get_many(&keys).await?;
+            let records = found.into_iter().map(|record| record.map(|record| record.value));
+            Ok::<Vec<_>, Error>(keys.into_iter().zip(records).collect())
         }
     });
-    stream::iter(reads).buffered(READS).try_collect().await
+    stream::iter(reads).buffered(READS).try_concat().await
 }
 
 /// A change feed on which commits that wait together are one.
@@ -198,16 +196,33 @@ struct Feed {
     events: BoxStream<'static, Result<FeedEvent<RecordKey>, Error>>,
     /// What came right behind commits and is none.
     behind: Option<(Instant, Result<FeedEvent<RecordKey>, Error>)>,
+    /// When the first commit was asked for that came since the last confirmation.
+    unconfirmed: Option<Instant>,
     ended: bool,
 }
 
 impl Feed {
     fn new(events: BoxStream<'static, Result<FeedEvent<RecordKey>, Error>>) -> Self {
-        Self { events, behind: None, ended: false }
+        Self { events, behind: None, unconfirmed: None, ended: false }
     }
 
-    /// The next event, and when it was asked for: what is confirmed was so then, and not when its answer has been worked off.
+    /// The next event, and since when it holds. A confirmation holds since it was asked for, and not only since its answer has
+    /// been worked off; one that follows commits while others are made speaks of when the first of them was asked for.
     async fn next(&mut self) -> Option<(Instant, Result<FeedEvent<RecordKey>, Error>)> {
+        let (asked, event) = self.take().await?;
+        let since = match &event {
+            Ok(FeedEvent::Changed { .. }) => *self.unconfirmed.get_or_insert(asked),
+            Ok(FeedEvent::Confirmed { .. }) => self.unconfirmed.take().unwrap_or(asked),
+            Ok(FeedEvent::Resync { .. }) => {
+                self.unconfirmed = None;
+                asked
+            }
+            Err(_) => asked,
+        };
+        Some((since, event))
+    }
+
+    async fn take(&mut self) -> Option<(Instant, Result<FeedEvent<RecordKey>, Error>)> {
         if let Some(behind) = self.behind.take() {
             return Some(behind);
         }

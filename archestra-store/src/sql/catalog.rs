@@ -23,6 +23,10 @@ impl CatalogStore for SqlStore {
         self.db().within("reading a record", read::get::<Catalog>(self.db(), key)).await
     }
 
+    async fn get_many(&self, keys: &[RecordKey]) -> Result<Vec<Option<Versioned<Record>>>> {
+        self.db().within("reading records", read::get_many::<Catalog>(self.db(), keys)).await
+    }
+
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
         let (kind, filter) = named(lookup);
         self.db().within("looking a record up", read::find::<Catalog>(self.db(), rows::table(kind), filter)).await

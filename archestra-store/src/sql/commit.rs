@@ -7,12 +7,12 @@ use super::{
     SqlStore,
     database::{execute, stored},
     error::{db_error, is_lost, unwritable},
-    family::{Family, Key, id},
+    family::{Family, IDS, Key, by_table, id},
     feed,
 };
 use archestra_core::{
     Result,
-    feed::{ChangeSet, StoreKey as _, StoreRecord as _, StoreRevision},
+    feed::{ChangeSet, StoreRecord as _, StoreRevision},
 };
 use plan::Plan;
 use sea_orm::{
@@ -22,8 +22,6 @@ use sea_orm::{
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// How many ids one statement names.
-const IDS: usize = 500;
 /// How many rows one statement inserts.
 const ROWS: usize = 100;
 
@@ -119,13 +117,4 @@ pub(super) async fn insert(
         execute(tx, &statement).await?;
     }
     Ok(())
-}
-
-/// Sorts keys by their table; the first key of each stands for it.
-fn by_table<'a, F: Family>(keys: impl IntoIterator<Item = &'a Key<F>>) -> Vec<(Key<F>, Vec<Uuid>)> {
-    let mut sorted: BTreeMap<&'static str, (Key<F>, Vec<Uuid>)> = BTreeMap::new();
-    for key in keys {
-        sorted.entry(F::table(key).name).or_insert_with(|| (*key, Vec::new())).1.push(*key.uuid());
-    }
-    sorted.into_values().collect()
 }

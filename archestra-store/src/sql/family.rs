@@ -5,8 +5,15 @@ use archestra_core::{
     feed::{StoreKey, StoreRecord},
 };
 use sea_orm::{DatabaseTransaction, Value};
-use std::{collections::BTreeSet, fmt, future::Future};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+};
 use uuid::Uuid;
+
+/// How many ids one statement names.
+pub(super) const IDS: usize = 500;
 
 /// The key of a family's records.
 pub(super) type Key<F> = <<F as Family>::Record as StoreRecord>::Key;
@@ -95,4 +102,13 @@ pub(super) trait Family: fmt::Debug + Sized + Send + Sync + 'static {
 /// The bare id, as a value.
 pub(super) fn id<K: StoreKey>(key: &K) -> Value {
     Value::Uuid(Some(*key.uuid()))
+}
+
+/// Sorts keys by their table; the first key of each stands for it.
+pub(super) fn by_table<'a, F: Family>(keys: impl IntoIterator<Item = &'a Key<F>>) -> Vec<(Key<F>, Vec<Uuid>)> {
+    let mut sorted: BTreeMap<&'static str, (Key<F>, Vec<Uuid>)> = BTreeMap::new();
+    for key in keys {
+        sorted.entry(F::table(key).name).or_insert_with(|| (*key, Vec::new())).1.push(*key.uuid());
+    }
+    sorted.into_values().collect()
 }

@@ -3,17 +3,18 @@
 use super::{
     database::{Database, column, count, row, rows},
     error::unreadable,
-    family::{Family, Key, Table},
+    family::{Family, IDS, Key, Table, by_table},
 };
 use archestra_core::{
     Error, Result,
-    feed::{Cursor, MAX_PAGE, Page, PageRequest, StoreKey as _, Version, Versioned},
+    feed::{Cursor, MAX_PAGE, Page, PageRequest, StoreKey as _, StoreRecord as _, Version, Versioned},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sea_orm::{
     ConnectionTrait, QueryResult,
     sea_query::{Condition, Expr, ExprTrait as _, Order, Query, SelectStatement},
 };
+use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 
 /// Reads one record.
@@ -21,6 +22,20 @@ pub(super) async fn get<F: Family>(db: &Database, key: Key<F>) -> Result<Version
     let table = F::table(&key);
     let found = find_in::<F, _>(&db.reader, table, Expr::col("id").eq(*key.uuid()).into()).await?;
     found.ok_or_else(|| Error::not_found(table.label, key.uuid()))
+}
+
+/// Reads many records, with few statements.
+pub(super) async fn get_many<F: Family>(db: &Database, keys: &[Key<F>]) -> Result<Vec<Option<Versioned<F::Record>>>> {
+    let mut found = HashMap::with_capacity(keys.len());
+    for (of_table, ids) in by_table::<F>(&keys.iter().copied().collect::<BTreeSet<_>>()) {
+        for ids in ids.chunks(IDS) {
+            let filter = Expr::col("id").is_in(ids.iter().copied());
+            for record in all_in::<F, _>(&db.reader, F::table(&of_table), filter.into()).await? {
+                found.insert(record.value.key(), record);
+            }
+        }
+    }
+    Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
 }
 
 /// Reads the one record of `table` that matches, if there is one.

@@ -24,6 +24,7 @@ suite! {
     catalog_store_conformance, catalog_store, catalog::CatalogStore, [
         keeps_every_kind_of_record_as_written,
         finds_nothing_where_nothing_is,
+        reads_many_records_at_once,
         finds_by_unique_values,
         filters_what_it_lists,
         searches_without_case_and_wildcards,

@@ -129,6 +129,10 @@ impl CatalogStore for MemoryCatalog {
         self.table.get(key)
     }
 
+    async fn get_many(&self, keys: &[RecordKey]) -> Result<Vec<Option<Versioned<Record>>>> {
+        Ok(self.table.get_many(keys))
+    }
+
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
         Ok(self.table.find(&match lookup {
             Lookup::EntryNamed(name) => Unique::new(ENTRY_NAME, name),

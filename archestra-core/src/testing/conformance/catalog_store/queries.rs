@@ -46,6 +46,23 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn CatalogStore>
     }
 }
 
+/// Many records are read at once, of whatever kinds, in the order of their keys, with nothing where nothing is.
+pub async fn reads_many_records_at_once(store: &Arc<dyn CatalogStore>) {
+    let family = Family::stored(store, "tracker").await;
+    let many: Vec<Record> = (0..1200).map(|n| fixtures::remote_entry(&format!("many {n}")).into()).collect();
+    write(store, many.clone()).await;
+    let absent = Kind::Entry.key(uuid::Uuid::now_v7());
+    let mut expected: Vec<Option<Record>> = many.into_iter().rev().map(Some).collect();
+    expected.extend(family.records().map(Some));
+    expected.push(None);
+    expected.push(Some(family.tool.clone().into()));
+    let keys: Vec<_> = expected.iter().map(|record| record.as_ref().map_or(absent, Record::key)).collect();
+    let read = works(store.get_many(&keys).await, "many records can be read at once");
+    let read: Vec<_> = read.into_iter().map(|found| found.map(|found| found.value)).collect();
+    assert!(read == expected, "many records are read in the order of their keys, and what is not there as nothing");
+    assert!(works(store.get_many(&[]).await, "no records can be read").is_empty(), "no keys lead to no records");
+}
+
 /// Absent records are `NotFound`, absent unique values lead to `None`, empty lists have one empty page.
 pub async fn finds_nothing_where_nothing_is(store: &Arc<dyn CatalogStore>) {
     for kind in Kind::ALL {
