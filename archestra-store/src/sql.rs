@@ -26,6 +26,7 @@ use feed::Feed;
 use sea_orm::sea_query::Query;
 use state::Purge;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// One SQL database. Clones are handles on the same one.
@@ -44,6 +45,8 @@ struct Inner {
     db: Database,
     feed: Feed,
     purge: Purge,
+    /// Commits wait for each other in the database, each on a connection. Fewer of them than there are leaves one to all else.
+    commits: Semaphore,
     kept_revisions: u64,
 }
 
@@ -72,7 +75,9 @@ impl SqlStore {
     async fn open(config: SqlConfig) -> archestra_core::Result<Self> {
         let db = connect::connect(&config).await?;
         let feed = Feed::start(db.clone(), config.poll_interval);
-        Ok(Self { inner: Arc::new(Inner { db, feed, purge: Purge::default(), kept_revisions: config.kept_revisions }) })
+        let commits = Semaphore::new(usize::try_from(config.writers - 1).unwrap_or(usize::MAX >> 3).max(1));
+        let (purge, kept_revisions) = (Purge::default(), config.kept_revisions);
+        Ok(Self { inner: Arc::new(Inner { db, feed, purge, commits, kept_revisions }) })
     }
 
     /// Stops watching and closes all connections once what runs on them is done. Afterwards every operation fails.

@@ -5,16 +5,21 @@ use crate::sql::database::{Database, column, execute, row};
 use archestra_core::{Error, Result};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 const RINGS: &str = "key_ring";
 /// How often a claim is renewed.
 const RENEW: Duration = Duration::from_secs(10);
-/// After so long without renewal a replica counts as gone.
-const GONE_MS: i64 = 30_000;
+/// How long that may take: as long as a large commit may keep it waiting.
+const WITHIN: Duration = Duration::from_secs(30);
+/// The pause after a renewal that failed.
+const AGAIN: Duration = Duration::from_secs(2);
+/// After so long without renewal a replica counts as gone. That is longer than one that lives needs for a renewal, and longer
+/// than the pause before it.
+const GONE: Duration = Duration::from_secs(60);
 /// After so long its row is removed.
-const FORGOTTEN_MS: i64 = 24 * 3600 * 1000;
+const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 
 /// Says to all other replicas which key ring this one uses, for as long as it lives.
 #[derive(Debug)]
@@ -27,12 +32,12 @@ pub struct RingClaim {
 
 impl RingClaim {
     /// Waits until another replica has claimed another ring, which it can only when this one was cut off from the database
-    /// for half a minute. One of the two must then stop.
+    /// for a minute. One of the two must then stop.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
     }
 
-    /// Takes the claim back, so that another ring may be used at once and not only 30 seconds later.
+    /// Takes the claim back, so that another ring may be used at once and not only a minute later.
     ///
     /// # Errors
     /// Why the database does not answer; the claim then expires by itself.
@@ -47,7 +52,7 @@ impl SqlSecrets {
     /// Claims that the replica `instance` runs with this ring. The claim is renewed until the returned value is dropped.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when another replica that was there within the last 30 seconds uses another ring, and why the
+    /// [`Error::Conflict`] when another replica that was there within the last minute uses another ring, and why the
     /// database does not answer.
     pub async fn claim_ring(&self, instance: &str) -> Result<RingClaim> {
         let db = self.db().clone();
@@ -68,20 +73,23 @@ async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
     )
     .await?;
     let now = || db.dialect.now_ms();
-    execute(&tx, &Query::delete().from_table(RINGS).and_where(Expr::col("seen_at").lt(now().sub(FORGOTTEN_MS))).take())
-        .await?;
+    execute(
+        &tx,
+        &Query::delete().from_table(RINGS).and_where(Expr::col("seen_at").lt(now().sub(millis(FORGOTTEN)))).take(),
+    )
+    .await?;
     let other = Query::select()
         .column("instance")
         .from(RINGS)
         .and_where(Expr::col("instance").ne(instance))
         .and_where(Expr::col("fingerprint").ne(fingerprint))
-        .and_where(Expr::col("seen_at").gt(now().sub(GONE_MS)))
+        .and_where(Expr::col("seen_at").gt(now().sub(millis(GONE))))
         .limit(1)
         .take();
     if let Some(row) = row(&tx, &other).await? {
         let other: String = column(&row, "instance")?;
         let reason = format!(
-            "replica {other} runs on this database with another one; give all replicas the same key file, or stop that replica and wait 30 seconds"
+            "replica {other} runs on this database with another one; give all replicas the same key file, or stop that replica and wait a minute"
         );
         return Err(Error::conflict("key ring of replica", instance, reason));
     }
@@ -95,16 +103,75 @@ async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
     db.commit(tx).await
 }
 
+/// Renews a claim that has never been gone: nobody can have claimed another ring meanwhile, so that there is nothing to wait for.
+async fn still_there(db: &Database, instance: &str, fingerprint: &str) -> Result<bool> {
+    let now = || db.dialect.now_ms();
+    let seen = Query::update()
+        .table(RINGS)
+        .value("seen_at", now())
+        .and_where(Expr::col("instance").eq(instance))
+        .and_where(Expr::col("fingerprint").eq(fingerprint))
+        .and_where(Expr::col("seen_at").gt(now().sub(millis(GONE))))
+        .take();
+    Ok(db.write(&seen).await? > 0)
+}
+
 async fn renew(db: Database, instance: String, fingerprint: String, lost: CancellationToken) {
+    let mut pause = RENEW;
     loop {
-        sleep(RENEW).await;
-        match db.within("renewing the claim of the key ring", claim(&db, &instance, &fingerprint)).await {
-            Ok(()) => {}
+        sleep(pause).await;
+        let renewed = async {
+            match still_there(&db, &instance, &fingerprint).await {
+                Ok(true) => Ok(()),
+                Ok(false) => claim(&db, &instance, &fingerprint).await,
+                Err(error) => Err(error),
+            }
+        };
+        let outcome = match timeout(WITHIN, renewed).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Timeout { operation: "renewing the claim of the key ring", after: WITHIN }),
+        };
+        pause = match outcome {
+            Ok(()) => RENEW,
             Err(error @ Error::Conflict { .. }) => {
                 tracing::error!(%error, "the claim of the key ring is lost");
                 return lost.cancel();
             }
-            Err(error) => tracing::warn!(%error, "the claim of the key ring was not renewed"),
-        }
+            Err(error) => {
+                tracing::warn!(%error, "the claim of the key ring was not renewed; trying again");
+                AGAIN
+            }
+        };
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SqlConfig, SqlStore};
+    use archestra_core::secret::KeyRing;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_claim_that_is_renewed_as_slowly_as_it_may_be_is_not_gone() {
+        assert!(GONE > RENEW + WITHIN + AGAIN);
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_renewed_without_a_turn_unless_it_was_gone() {
+        let store = SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap();
+        let secrets = SqlSecrets::new(&store, Arc::new(KeyRing::generate().unwrap()));
+        let (db, fingerprint) = (store.db(), secrets.ring().fingerprint());
+        let _claim = secrets.claim_ring("replica-1").await.unwrap();
+        assert!(still_there(db, "replica-1", &fingerprint).await.unwrap());
+        assert!(!still_there(db, "replica-2", &fingerprint).await.unwrap());
+        assert!(!still_there(db, "replica-1", "another").await.unwrap());
+        let gone = Query::update().table(RINGS).value("seen_at", 0).take();
+        db.write(&gone).await.unwrap();
+        assert!(!still_there(db, "replica-1", &fingerprint).await.unwrap());
     }
 }

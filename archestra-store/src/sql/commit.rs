@@ -40,6 +40,8 @@ pub(super) async fn commit<F: Family>(
 
 async fn attempt<F: Family>(store: &SqlStore, changes: ChangeSet<F::Record, Key<F>>) -> Result<StoreRevision> {
     let db = store.db();
+    // It is never closed.
+    let turn = store.inner.commits.acquire().await;
     let tx = db.begin().await?;
     // First of all: the row of the head lets one commit through at a time, on a database with many writers, too.
     let head = feed::advance(&tx, db.dialect).await?;
@@ -52,7 +54,10 @@ async fn attempt<F: Family>(store: &SqlStore, changes: ChangeSet<F::Record, Key<
     feed::prune(&tx, &head, store.inner.kept_revisions).await?;
     // Whether or not this future is dropped while it waits, the poller looks afterwards.
     let _wake = store.inner.feed.wake_on_drop();
-    match (tx.commit().await, mark) {
+    let done = tx.commit().await;
+    // Its connection is free again, whatever is still to be found out.
+    drop(turn);
+    match (done, mark) {
         (Ok(()), _) => {}
         (Err(error), Some(mark)) if is_lost(&error) => feed::settle(db, head.revision, mark, error).await?,
         (Err(error), _) => return Err(db_error(error)),
