@@ -112,3 +112,67 @@ impl Observer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::{
+        UpstreamOptions, UpstreamParts,
+        client::{HttpClient, PoolOptions},
+        dial::{ClientTls, DialOptions, DialPolicy, Dialer},
+    };
+    use archestra_core::{
+        catalog::Record,
+        installation::Owner,
+        runtime::Workload,
+        testing::{MemorySecrets, ScriptedRuntime, ScriptedServer, fixtures},
+    };
+    use rustls::crypto::aws_lc_rs;
+
+    fn upstreams() -> Upstreams {
+        drop(aws_lc_rs::default_provider().install_default());
+        let tls = ClientTls::new(std::iter::empty::<&[u8]>()).unwrap();
+        let dialer = Dialer::new(DialOptions::new(DialPolicy::loopback(), tls));
+        Upstreams::new(UpstreamParts {
+            client: HttpClient::new(dialer, PoolOptions::default()),
+            runtime: None,
+            secrets: Arc::new(MemorySecrets::new()),
+            options: UpstreamOptions::default(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_is_shown_under_its_servers_name_as_soon_as_that_is_known() {
+        let (runtime, meters) = (ScriptedRuntime::new(ScriptedServer::new("any")), Meters::new());
+        let names = Arc::new(Names::default());
+        let observed: Arc<dyn Runtime> = Arc::new(runtime.clone());
+        let (shown, called) = (meters.clone(), Arc::clone(&names));
+        let observer = Observer { runtime: observed, upstreams: upstreams(), meters, names };
+        let task = tokio::spawn(observer.run());
+        let shows = async |name: &str, phase: &str| {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let series = format!("mcp_server_deployment_status{{server_name=\"{name}\",state=\"{phase}\"}} 1");
+            let shown = shown.render();
+            assert!(shown.contains(&series), "{series} in {shown}");
+            assert_eq!(shown.matches("server_name=").count(), Phase::ALL.len(), "{shown}");
+        };
+
+        let mut entry = fixtures::self_hosted_entry("tracker", &["x"]);
+        let installation = fixtures::installation(&entry, Owner::Organization);
+        let id = WorkloadId::of_installation(installation.id);
+        let workload = fixtures::workload(fixtures::workload_spec("any", &["x"]));
+        runtime.apply(&Workload { id: id.clone(), ..workload }).await.unwrap();
+        shows(id.as_str(), "running").await;
+        called.apply(entry.id.into(), Some(&Record::Entry(entry.clone())));
+        called.apply(installation.id.into(), Some(&Record::Installation(installation)));
+        shows("tracker", "running").await;
+        entry.spec.name = "renamed".to_owned();
+        called.apply(entry.id.into(), Some(&Record::Entry(entry)));
+        shows("renamed", "running").await;
+        runtime.remove(&id).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!shown.render().contains("server_name="), "{}", shown.render());
+        task.abort();
+        runtime.shutdown().await;
+    }
+}

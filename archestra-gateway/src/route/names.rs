@@ -74,7 +74,8 @@ impl Names {
         self.changes.subscribe()
     }
 
-    pub(super) fn apply(&self, key: RecordKey, record: Option<&Record>) {
+    /// Takes in the present state of one record.
+    pub(crate) fn apply(&self, key: RecordKey, record: Option<&Record>) {
         let Changes { added, renamed } = self.write().apply(key, record);
         if added + renamed > 0 {
             self.changes.send_modify(|all| {
