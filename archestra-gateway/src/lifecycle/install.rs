@@ -4,14 +4,16 @@ use super::{
     ATTEMPTS, Lifecycle,
     apply::{Renew, RevisionDraft, secret_refs},
     jobs::Claim,
+    listing::Amended,
     now, raced,
     secrets::INSTALLATIONS,
+    verdict::{Verdict, verdict},
     workload::{WorkloadValues, build_workload_spec},
     workload_id,
 };
 use archestra_core::{
     Error, Finding, Result,
-    catalog::{CatalogChanges, CatalogStoreExt, CredentialModel, Entry, Lookup},
+    catalog::{CatalogChanges, CatalogStoreExt, CredentialModel, Entry, FixedSecrets, Lookup},
     feed::{Version, Versioned},
     id::{EntryId, InstallationId, UserId},
     installation::{InstallValues, Installation, InstallationState, Owner, check_values},
@@ -33,6 +35,14 @@ pub struct InstallRequest {
     pub author: Option<UserId>,
     /// The `apply` set it belongs to, if any.
     pub apply_set: Option<String>,
+}
+
+/// What came of installing one version of an entry.
+#[expect(clippy::large_enum_variant, reason = "the large variant is the common one")]
+enum Attempted {
+    Installed(Versioned<Installation>),
+    /// It has become another one meanwhile, so that nothing was kept.
+    EntryChanged(Error),
 }
 
 impl Lifecycle {
@@ -63,6 +73,18 @@ impl Lifecycle {
     }
 
     async fn install_owned(&self, request: InstallRequest) -> Result<Versioned<Installation>> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            // What was checked, tried and made of the entry holds for no other version of it.
+            match self.install_as_it_is(request.clone()).await? {
+                Attempted::Installed(installed) => return Ok(installed),
+                Attempted::EntryChanged(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| changing(request.entry)))
+    }
+
+    async fn install_as_it_is(&self, request: InstallRequest) -> Result<Attempted> {
         let entry = self.entry(request.entry).await?;
         let values = self.prepare_install(&entry.value, &request).await?;
         let id = InstallationId::new();
@@ -75,22 +97,18 @@ impl Lifecycle {
         let secrets = self.keep(INSTALLATIONS, id, &values.secret).await?;
         let installation = draft(&entry.value, id, request, values, secrets.clone());
         let outcome = match &installation.workload {
-            None => self.install_remote(&entry.value, installation).await,
-            Some(workload) => self.install_hosted(&entry.value, workload, &installation, &mut claim).await,
+            None => self.install_remote(&entry, installation).await,
+            Some(workload) => self.install_hosted(&entry, workload, &installation, &mut claim).await,
         };
-        match outcome {
-            Err(error) => {
-                self.abandon(secrets.as_ref(), id.into()).await;
-                Err(error)
-            }
-            Ok(installed) => {
-                self.after_install(&entry, &installed.value, claim).await;
-                Ok(installed)
-            }
+        match &outcome {
+            Err(_) | Ok(Attempted::EntryChanged(_)) => self.abandon(secrets.as_ref(), id.into()).await,
+            Ok(Attempted::Installed(installed)) => self.after_install(&entry, &installed.value, claim).await,
         }
+        outcome
     }
 
-    async fn install_remote(&self, entry: &Entry, installation: Installation) -> Result<Versioned<Installation>> {
+    async fn install_remote(&self, stored: &Versioned<Entry>, installation: Installation) -> Result<Attempted> {
+        let entry = &stored.value;
         let deadline = self.options().discover_timeout;
         let definitions =
             self.list_once(entry, &installation).await.map_err(|error| error.into_error(entry, deadline))?;
@@ -99,37 +117,43 @@ impl Lifecycle {
         for _ in 0..ATTEMPTS {
             let unwritten = Versioned { version: Version(0), value: installation.clone() };
             let planned = self.plan_listing(entry, unwritten, None, &listed).await?;
-            match self.commit(planned.changes).await {
-                Ok(_) => return Ok(planned.installation),
+            match self.commit(planned.changes.require(entry.id, stored.expect())).await {
+                Ok(_) => return Ok(Attempted::Installed(planned.installation)),
+                Err(error) if is_about_entry(&error) => return Ok(Attempted::EntryChanged(error)),
                 Err(error) if raced(&error) => {
                     last = Some(self.explain_race(entry.id, installation.owner, error).await?)
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::conflict("entry", entry.id, "it is being changed all the time; try again")))
+        Err(last.unwrap_or_else(|| changing(entry.id)))
     }
 
     async fn install_hosted(
         &self,
-        entry: &Entry,
+        stored: &Versioned<Entry>,
         workload: &WorkloadId,
         installation: &Installation,
         claim: &mut Claim,
-    ) -> Result<Versioned<Installation>> {
+    ) -> Result<Attempted> {
+        let entry = &stored.value;
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let mut changes = CatalogChanges::new().create(installation.clone());
+            let mut changes = CatalogChanges::new().create(installation.clone()).require(entry.id, stored.expect());
             self.push_revision(&mut changes, entry, installation, "install", Renew::IfChanged).await?;
             match self.commit(changes).await {
-                Ok(_) => return self.accept(entry, workload, installation, claim).await,
+                Ok(_) => {
+                    let accepted = self.accept(entry, workload, installation, claim).await;
+                    return accepted.map(Attempted::Installed);
+                }
+                Err(error) if is_about_entry(&error) => return Ok(Attempted::EntryChanged(error)),
                 Err(error) if raced(&error) => {
                     last = Some(self.explain_race(entry.id, installation.owner, error).await?)
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::conflict("entry", entry.id, "it is being changed all the time; try again")))
+        Err(last.unwrap_or_else(|| changing(entry.id)))
     }
 
     /// Has the runtime accept what was just committed, or takes it all back.
@@ -183,21 +207,29 @@ impl Lifecycle {
     async fn after_install(&self, entry: &Versioned<Entry>, installation: &Installation, claim: Claim) {
         let changed = self.entry(entry.value.id).await.is_ok_and(|now| now.version != entry.version);
         if changed {
-            // An edit of the entry that did not see this installation asked nothing of it: catch up.
-            self.follow_entry(installation.id).await;
+            // An edit that was under way before this installation was there did not see it, and asked nothing of it: catch up.
+            self.follow_entry(&entry.value, installation.id).await;
         }
         if changed || installation.workload.is_some() {
             self.bring_up_claimed(installation.id, claim);
         }
     }
 
-    async fn follow_entry(&self, id: InstallationId) {
+    async fn follow_entry(&self, before: &Entry, id: InstallationId) {
         let follow = async {
             let stored = self.installation(id).await?;
             let entry = self.entry(stored.value.entry).await?.value;
+            let secrets = if before.secrets == entry.secrets { FixedSecrets::Unchanged } else { FixedSecrets::Changed };
+            if let Verdict::Ask(reason) = verdict(&before.spec, &entry.spec, &stored.value, secrets) {
+                let asks = |installation: &mut Installation| {
+                    installation.reinstall_required = Some(reason.clone());
+                    Amended::Yes
+                };
+                return self.amend(id, asks).await.map(drop);
+            }
             let mut changes = CatalogChanges::new();
             self.push_revision(&mut changes, &entry, &stored.value, "install", Renew::IfChanged).await?;
-            self.commit(changes).await
+            self.commit(changes).await.map(drop)
         };
         if let Err(error) = follow.await {
             tracing::warn!(installation = %id, %error, "an installation could not follow a change of its entry");
@@ -244,6 +276,15 @@ pub(super) fn supported(entry: &Entry) -> Result<()> {
             operation: "install entries with OAuth, client credentials, enterprise or JWT passthrough credentials",
         }),
     }
+}
+
+/// Whether a commit failed because the entry is no longer as it was.
+fn is_about_entry(error: &Error) -> bool {
+    matches!(error, Error::Conflict { kind: "entry", .. })
+}
+
+fn changing(entry: EntryId) -> Error {
+    Error::conflict("entry", entry, "it is being changed all the time; try again")
 }
 
 fn duplicate(entry: &Entry, owner: Owner) -> Error {

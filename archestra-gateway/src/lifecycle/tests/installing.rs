@@ -4,6 +4,7 @@ use super::*;
 use archestra_core::{
     ErrorKind,
     runtime::{EnvValue, Phase, WorkloadStatus},
+    testing::Faulty,
 };
 
 #[tokio::test(start_paused = true)]
@@ -72,6 +73,66 @@ async fn bad_input_leaves_nothing_behind() {
 
 fn fixture_entry() -> Versioned<Entry> {
     Versioned { version: archestra_core::feed::Version(1), value: fixtures::remote_entry("nowhere") }
+}
+
+/// Has somebody edit the entry a second after `installing` began.
+async fn edited_meanwhile<T>(
+    rig: &Rig,
+    entry: &Versioned<Entry>,
+    installing: impl Future<Output = T>,
+    change: impl FnOnce(&mut EntrySpec),
+) -> T {
+    let editing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rig.resave(entry, change).await;
+    };
+    tokio::join!(installing, editing).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_installed_is_the_entry_as_it_is_then() {
+    let rig = Rig::new();
+    let entry = rig.save(remote("tracker")).await;
+    rig.discover.take(Duration::from_secs(2));
+    let installing = rig.install(&entry, owner(), &[("token", "t")]);
+    let elsewhere =
+        |spec: &mut EntrySpec| spec.remote.as_mut().unwrap().url = "https://other.example.com/mcp".to_owned();
+    edited_meanwhile(&rig, &entry, installing, elsewhere).await.unwrap();
+    assert_eq!(rig.discover.asked(), 2, "the server that is there now was asked too");
+    assert_eq!(rig.references().await, 1);
+
+    let installing = rig.install(&entry, owner(), &[("token", "t")]);
+    let asks_more = |spec: &mut EntrySpec| {
+        let header = serde_json::json!([{"name": "x-tenant", "prompt": true, "required": true}]);
+        spec.additional_headers = serde_json::from_value(header).unwrap();
+    };
+    let refused = edited_meanwhile(&rig, &entry, installing, asks_more).await.unwrap_err();
+    assert!(refused.to_string().contains("values.x-tenant"), "{refused}");
+    assert_eq!((rig.references().await, rig.all::<Installation>().await.len()), (1, 1), "nothing is left of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_is_made_of_the_entry_as_it_is_then() {
+    let rig = Rig::new();
+    let entry = rig.save(hosted("files")).await;
+    let slow = Arc::new(Faulty::new(Arc::new(rig.secrets.clone())));
+    slow.faults().delay(Duration::from_secs(2));
+    let parts = LifecycleParts {
+        catalog: Arc::new(rig.catalog.clone()),
+        secrets: slow,
+        runtime: Some(Arc::new(rig.runtime.clone())),
+        discover: Arc::new(rig.discover.clone()),
+        options: LifecycleOptions::default(),
+    };
+    let replica = Lifecycle::new(parts);
+    let installing = replica.install(request(&entry, owner(), &[("API_KEY", "k")]));
+    let other = |spec: &mut EntrySpec| spec.self_hosted.as_mut().unwrap().command = vec!["other".to_owned()];
+    let id = edited_meanwhile(&rig, &entry, installing, other).await.unwrap().value.id;
+    rig.ready(id).await;
+    assert_eq!(rig.runtime.only().spec.command, ["other"]);
+    assert_eq!(rig.lifecycle.revisions(id).await.unwrap().len(), 1);
+    assert_eq!(rig.references().await, 2, "the entry's and the installation's");
+    replica.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
