@@ -4,6 +4,7 @@ mod m20261120_000001_initial;
 mod m20261120_000002_pages;
 mod m20261120_000003_instance;
 mod m20261120_000004_audit;
+mod m20261130_000005_state;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -18,6 +19,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000002_pages::Pages),
             Box::new(m20261120_000003_instance::Instance),
             Box::new(m20261120_000004_audit::Audit),
+            Box::new(m20261130_000005_state::State),
         ]
     }
 }

@@ -258,7 +258,7 @@ impl SecretStore for SqlSecrets {
     async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {
         let mut statement = Query::select().column("ref").from(SECRETS).order_by("ref", Order::Asc).take();
         if !prefix.is_empty() {
-            statement.and_where(Expr::col("ref").eq(prefix).or(begins("ref", &format!("{prefix}/"))));
+            statement.and_where(Expr::col("ref").eq(prefix).or(begins(self.db().dialect, "ref", &format!("{prefix}/"))));
         }
         let found = self.db().within("listing secrets", rows(&self.db().reader, &statement)).await?;
         let mut references: Vec<SecretRef> =

@@ -199,9 +199,29 @@ pub(crate) async fn execute<C: ConnectionTrait, S: StatementBuilder + Sync>(db: 
 }
 
 /// A condition that a column of text begins with `prefix`, byte for byte.
-pub(crate) fn begins(column: &'static str, prefix: &str) -> Expr {
+pub(crate) fn begins(dialect: Dialect, column: &'static str, prefix: &str) -> Expr {
     let length = i32::try_from(prefix.chars().count()).unwrap_or(i32::MAX);
-    Expr::from(Func::cust("substr").args([Expr::col(column), Expr::val(1), Expr::val(length)])).eq(prefix)
+    let exactly =
+        Expr::from(Func::cust("substr").args([Expr::col(column), Expr::val(1), Expr::val(length)])).eq(prefix);
+    // By itself it is a question to each row; within a range of the column an index answers it.
+    match successor(prefix) {
+        Some(end) => dialect.within_bytes(column, prefix, &end).and(exactly),
+        None => exactly,
+    }
+}
+
+/// The least text that comes after all that begin with `prefix`, in the order of bytes.
+fn successor(prefix: &str) -> Option<String> {
+    let mut kept = prefix.to_owned();
+    while let Some(last) = kept.pop() {
+        // Between two letters there is only the gap of the surrogates.
+        let next = char::from_u32(u32::from(last) + 1).or((last == '\u{d7ff}').then_some('\u{e000}'));
+        if let Some(next) = next {
+            kept.push(next);
+            return Some(kept);
+        }
+    }
+    None
 }
 
 /// Reads a column.
@@ -217,4 +237,20 @@ pub(crate) fn count(row: &QueryResult, name: &str) -> Result<u64> {
 /// A count as the database keeps it.
 pub(crate) fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_with_a_text_is_before_its_successor_and_nothing_else_is_between() {
+        for prefix in ["a", "call/", "a\u{7f}", "\u{d7ff}", "x\u{10ffff}", "\u{e4}"] {
+            let end = successor(prefix).unwrap();
+            assert!(prefix < &*end && *format!("{prefix}\u{10ffff}\u{10ffff}") < *end, "{prefix:?} {end:?}");
+            assert!(!end.starts_with(prefix));
+        }
+        assert_eq!(successor("a/").as_deref(), Some("a0"));
+        assert_eq!((successor(""), successor("\u{10ffff}")), (None, None));
+    }
 }

@@ -7,7 +7,8 @@ use super::{SqlConfig, database::Database, pool::Purpose};
 use archestra_core::{Error, Result};
 use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait as _,
-    sea_query::Expr, sqlx,
+    sea_query::{BinOper, Expr, ExprTrait as _},
+    sqlx,
 };
 use std::{borrow::Cow, future::pending};
 use tokio::sync::Notify;
@@ -131,6 +132,18 @@ impl Dialect {
             // The transaction has the lock of the whole file since it began.
             Self::Sqlite => Ok(()),
             Self::Postgres(_) => tx.execute_unprepared(postgres::LOCK_SCHEMA).await.map(|_| ()),
+        }
+    }
+
+    /// A condition that a column of text is from `begin` on and before `end`, in the order of bytes, as an index has it.
+    pub(crate) fn within_bytes(self, column: &'static str, begin: &str, end: &str) -> Expr {
+        match self {
+            Self::Sqlite => Expr::col(column).gte(begin).and(Expr::col(column).lt(end)),
+            // Its usual comparison may be by the rules of a language.
+            Self::Postgres(_) => {
+                let from = Expr::col(column).binary(BinOper::Custom("~>=~".into()), Expr::val(begin));
+                from.and(Expr::col(column).binary(BinOper::Custom("~<~".into()), Expr::val(end)))
+            }
         }
     }
 

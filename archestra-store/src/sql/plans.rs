@@ -1,6 +1,6 @@
 //! Every list is read along an index, in its order, on either database.
 
-use super::{SqlConfig, SqlStore, audit, catalog, identity};
+use super::{SqlConfig, SqlStore, audit, catalog, identity, state};
 use archestra_core::{
     catalog::{Kind, Labels, Query},
     consumer::ConsumerKind,
@@ -77,6 +77,9 @@ fn lists() -> Vec<(String, SelectStatement, Order)> {
     lists
 }
 
+/// The space and the prefix that the plan of a scan is looked at for.
+const SCAN: (&str, &str) = ("calls", "told/1/");
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Index,
@@ -103,6 +106,9 @@ async fn every_list_follows_an_index_on_sqlite() {
         assert!(order == Order::Matches || !plan.contains("TEMP B-TREE"), "{what} is sorted:\n{plan}");
         assert_eq!(plan.contains("audit_actions"), what.contains(ACTION), "{what}:\n{plan}");
     }
+    let scan = state::scan(store.db(), SCAN.0, SCAN.1);
+    let plan = explain(db, "EXPLAIN QUERY PLAN", &scan, "detail").await;
+    assert!(plan.contains("(space=? AND name>? AND name<?)"), "{plan}");
 }
 
 #[tokio::test]
@@ -128,6 +134,10 @@ async fn every_list_follows_an_index_on_postgresql() {
         assert!(order == Order::Matches || !plan.contains("Sort"), "{what} is sorted:\n{plan}");
         assert_eq!(plan.contains("audit_actions"), what.contains(ACTION), "{what}:\n{plan}");
     }
+    let scan = state::scan(store.db(), SCAN.0, SCAN.1);
+    let plan = explain(&tx, "EXPLAIN", &scan, "QUERY PLAN").await;
+    let condition = plan.lines().find(|line| line.contains("Index Cond")).unwrap_or_default();
+    assert!(condition.contains("~>=~") && condition.contains("~<~"), "{plan}");
     tx.rollback().await.unwrap();
     store.close().await;
     root.execute_unprepared(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();

@@ -12,7 +12,9 @@ use archestra_core::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, InsertStatement, LockBehavior, LockType, OnConflict, Query};
+use sea_orm::sea_query::{
+    Condition, Expr, ExprTrait as _, InsertStatement, LockBehavior, LockType, OnConflict, Query, SelectStatement,
+};
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -162,11 +164,7 @@ impl StateStore for SqlStore {
 
     async fn scan(&self, space: &'static str, prefix: &str) -> Result<Vec<(String, Bytes)>> {
         let db = self.db();
-        let mut filter = is("space", space).add(live(db, STATE));
-        if !prefix.is_empty() {
-            filter = filter.add(begins("name", prefix));
-        }
-        let statement = Query::select().columns(["name", "value"]).from(STATE).cond_where(filter).take();
+        let statement = scan(db, space, prefix);
         self.run("listing state", async {
             let mut found = rows(&db.reader, &statement)
                 .await?
@@ -182,6 +180,15 @@ impl StateStore for SqlStore {
     async fn check(&self) -> Result<()> {
         self.run("checking the database", async { feed::head(&self.db().reader).await.map(|_| ()) }).await
     }
+}
+
+/// How all of a space whose names begin with `prefix` is read.
+pub(super) fn scan(db: &Database, space: &'static str, prefix: &str) -> SelectStatement {
+    let mut filter = is("space", space).add(live(db, STATE));
+    if !prefix.is_empty() {
+        filter = filter.add(begins(db.dialect, "name", prefix));
+    }
+    Query::select().columns(["name", "value"]).from(STATE).cond_where(filter).take()
 }
 
 fn at(key: &StateKey) -> Condition {
