@@ -92,7 +92,8 @@ pub(super) async fn open(config: &SqlConfig, rest: &str) -> Result<Database> {
     let options = base
         .filename(&path)
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal)
+        // With less, what was acknowledged last would be gone after a loss of power.
+        .synchronous(SqliteSynchronous::Full)
         // What a statement needs to be undone by itself is small, and a file for it costs as much as the rows.
         .pragma("temp_store", "MEMORY");
     // The first connection turns the write-ahead log on, the others then only find it so.
