@@ -11,12 +11,14 @@ use serde_json::json;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 const CANARY: &str = "canary-4711-do-not-print";
+/// For so long what was read is used, where a test waits for the end of it.
+const OVER: Duration = Duration::from_millis(300);
 
 /// A store on a server that is healthy but for what is below `/v1/secret/`.
 async fn store_with(answer: impl Fn(&Asked) -> Told + Send + Sync + 'static) -> (Fake, VaultStore) {
@@ -48,7 +50,7 @@ async fn every_answer_to_a_read_has_its_error() {
         (Told::text(503, "<html>no upstream</html>"), ErrorKind::Unavailable, "503"),
         (Told::error(400, "strange request"), ErrorKind::Backend, "strange request"),
         (Told::cut(), ErrorKind::Unavailable, "broke"),
-        (Told::ok(&json!({})).after(Duration::from_secs(2)), ErrorKind::Timeout, "reading"),
+        (Told::ok(&json!({})).after(Duration::from_secs(600)), ErrorKind::Timeout, "reading"),
     ];
     let told = Arc::new(Mutex::new(Told::cut()));
     let (_fake, store) = store_with({
@@ -264,4 +266,72 @@ async fn what_was_read_is_kept_for_as_long_as_set_and_forgotten_by_a_write() {
     store.remove(&reference).await.unwrap();
     store.get(&reference).await.unwrap();
     assert_eq!(reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn what_was_read_is_kept_on_while_its_version_is_the_same_and_read_where_nobody_may_ask() {
+    let (version, deleted, forbidden) =
+        (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (reads, looks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let fake = Fake::start({
+        let (version, deleted, forbidden) = (Arc::clone(&version), Arc::clone(&deleted), Arc::clone(&forbidden));
+        let (reads, looks) = (Arc::clone(&reads), Arc::clone(&looks));
+        move |asked| {
+            let now = version.load(Ordering::SeqCst);
+            match asked.path.as_str() {
+                "/v1/secret/metadata/archestra/entry/a/1" => {
+                    looks.fetch_add(1, Ordering::SeqCst);
+                    if forbidden.load(Ordering::SeqCst) {
+                        return Told::error(403, "permission denied");
+                    }
+                    let gone = if deleted.load(Ordering::SeqCst) { "2026-11-30T00:00:00Z" } else { "" };
+                    let versions = json!({now.to_string(): {"deletion_time": gone, "destroyed": false}});
+                    Told::ok(&json!({"current_version": now, "versions": versions}))
+                }
+                "/v1/secret/data/archestra/entry/a/1" => {
+                    reads.fetch_add(1, Ordering::SeqCst);
+                    if deleted.load(Ordering::SeqCst) {
+                        return Told::text(404, r#"{"errors":[]}"#);
+                    }
+                    Told::ok(&json!({"data": {"k": now.to_string()}, "metadata": {"version": now}}))
+                }
+                _ => healthy(asked).unwrap_or_else(|| Told::error(400, "unexpected")),
+            }
+        }
+    })
+    .await;
+    let mut config = fake.config();
+    config.cache_for = OVER;
+    let store = VaultStore::connect(&config).await.unwrap();
+    let reference = secret_ref("entry/a/1");
+    // One read after the time of what was read before, and how often each was asked for it.
+    let read = || async {
+        tokio::time::sleep(OVER + Duration::from_millis(50)).await;
+        let value = store.get(&reference).await.map(|stored| stored.bundle.get("k").unwrap().expose().to_owned());
+        (value, reads.swap(0, Ordering::SeqCst), looks.swap(0, Ordering::SeqCst))
+    };
+    // What is over is swept at some time, so that not each read finds it.
+    let mut sufficed = false;
+    for _ in 0..100 {
+        let (value, reads, looks) = read().await;
+        assert_eq!((value.unwrap().as_str(), reads + looks), ("1", 1), "either is asked, once");
+        sufficed |= looks == 1;
+        if sufficed {
+            break;
+        }
+    }
+    assert!(sufficed, "the version says that it is the same");
+    version.store(2, Ordering::SeqCst);
+    assert_eq!(read().await.0.unwrap(), "2", "what was replaced is read");
+    deleted.store(true, Ordering::SeqCst);
+    assert_eq!(read().await.0.unwrap_err().kind(), ErrorKind::NotFound, "what was deleted is gone");
+    deleted.store(false, Ordering::SeqCst);
+    forbidden.store(true, Ordering::SeqCst);
+    let mut refused = 0;
+    for _ in 0..20 {
+        let (value, reads, looks) = read().await;
+        assert_eq!((value.unwrap().as_str(), reads), ("2", 1), "who may not look reads");
+        refused += looks;
+    }
+    assert!(refused <= 2, "a refusal is believed: {refused}");
 }

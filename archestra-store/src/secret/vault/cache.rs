@@ -49,13 +49,18 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Cache<K, 
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {
-        let mut kept = self.kept();
+        let kept = self.kept();
         let entry = kept.entries.get(key)?;
         if entry.until > Instant::now() {
             return Some(entry.value.clone());
         }
-        kept.entries.remove(key);
         None
+    }
+
+    /// What was kept until its time was over, if it is still there: of use to whoever finds out that it is the same. The sweep
+    /// takes it soon.
+    pub(super) fn outlived(&self, key: &K) -> Option<V> {
+        self.kept().entries.get(key).map(|entry| entry.value.clone())
     }
 
     pub(super) fn mark(&self) -> Mark {
@@ -136,5 +141,19 @@ mod tests {
             sleep(Duration::from_millis(10)).await;
         }
         assert_eq!((cache.get(&"a"), cache.get(&"b"), cache.get(&"c")), (None, Some(2), Some(3)), "the oldest goes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_is_at_hand_until_it_is_swept_and_may_be_kept_anew() {
+        let keep = Duration::from_secs(5);
+        let cache = Cache::new(keep, 10);
+        sleep(Duration::from_secs(2)).await;
+        cache.keep("a", &1, cache.mark());
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!((cache.get(&"a"), cache.outlived(&"a")), (None, Some(1)));
+        cache.keep("a", &1, cache.mark());
+        assert_eq!(cache.get(&"a"), Some(1));
+        sleep(keep * 2 + Duration::from_millis(1)).await;
+        assert_eq!(cache.outlived(&"a"), None);
     }
 }

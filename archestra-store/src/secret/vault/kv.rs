@@ -15,7 +15,14 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
@@ -39,7 +46,7 @@ pub(super) enum Field {
 pub(super) struct Found {
     pub(super) fields: BTreeMap<String, Field>,
     /// The version, where Vault counts them.
-    version: Option<u64>,
+    pub(super) version: Option<u64>,
 }
 
 impl Found {
@@ -58,6 +65,8 @@ pub(super) struct Kv {
     pub(super) version: KvVersion,
     mount: String,
     prefix: String,
+    /// Whether our login may look at versions, as far as is known.
+    looks: AtomicBool,
     _renewal: AbortOnDropHandle<()>,
 }
 
@@ -79,7 +88,8 @@ impl Kv {
         session.within("the login to Vault", &config.address, session.ensure()).await?;
         let version = mounted(&session, &config.mount, config.kv).await?;
         let renewal = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&session).keep()));
-        Ok(Self { session, version, mount: config.mount.clone(), prefix: config.prefix.clone(), _renewal: renewal })
+        let (mount, prefix) = (config.mount.clone(), config.prefix.clone());
+        Ok(Self { session, version, mount, prefix, looks: AtomicBool::new(true), _renewal: renewal })
     }
 
     /// Whether the server answers, knows us, and has the mount.
@@ -154,6 +164,34 @@ impl Kv {
             Err(Trouble::Absent) => Ok(0),
             Err(trouble) => Err(trouble),
         }
+    }
+
+    /// Whether this version, which was read before, is still what is at a path. Nobody can tell who may not ask, or on version 1.
+    pub(super) async fn is_current(&self, path: &str, version: Option<u64>) -> Result<bool, Trouble> {
+        #[derive(Deserialize)]
+        struct Version {
+            deletion_time: String,
+            destroyed: bool,
+        }
+        #[derive(Deserialize)]
+        struct Versions {
+            current_version: u64,
+            versions: BTreeMap<String, Version>,
+        }
+        let Some(version) = version.filter(|_| self.looks.load(Ordering::Relaxed)) else { return Ok(false) };
+        let Versions { current_version, versions } =
+            match self.session.call(&Call::new(Verb::Get, self.metadata(path))).await {
+                Ok(answer) => answer.data()?,
+                // Each refusal costs a login, in case that is what it is about.
+                Err(Trouble::Forbidden(_)) => {
+                    self.looks.store(false, Ordering::Relaxed);
+                    return Ok(false);
+                }
+                Err(Trouble::Absent) => return Ok(false),
+                Err(trouble) => return Err(trouble),
+            };
+        let there = |version: &Version| version.deletion_time.is_empty() && !version.destroyed;
+        Ok(current_version == version && versions.get(&version.to_string()).is_some_and(there))
     }
 
     /// Removes a path with all its versions.

@@ -92,7 +92,13 @@ impl Inner {
             return Ok(Some(kept));
         }
         let mark = self.cache.mark();
+        let outlived = self.cache.outlived(&key);
         let read = async {
+            if let Some(outlived) = outlived
+                && self.kv.is_current(path, outlived.version).await?
+            {
+                return Ok(Some(outlived));
+            }
             match self.kv.read(path).await {
                 Ok(found) => Ok(Some(Arc::new(found))),
                 Err(Trouble::Absent) => Ok(None),

@@ -95,6 +95,13 @@ impl VaultStore {
     }
 }
 
+/// What came of reading.
+enum Read {
+    /// What was read before is still there.
+    Same(StoredBundle),
+    Anew(Found),
+}
+
 /// Forgets what was kept of a reference, also when the write is dropped half way.
 struct Forgets<'a>(&'a Inner, &'a SecretRef);
 
@@ -107,6 +114,11 @@ impl Drop for Forgets<'_> {
 impl Inner {
     fn path(&self, reference: &SecretRef) -> String {
         self.kv.path(reference.as_str())
+    }
+
+    /// A version as Vault counts it, which version 1 of the engine does not.
+    fn counted(&self, SecretVersion(version): SecretVersion) -> Option<u64> {
+        (self.kv.version == KvVersion::V2).then_some(version)
     }
 
     async fn write(&self, path: &str, bundle: &SecretBundle, expect: Expect) -> Result<u64, Trouble> {
@@ -252,7 +264,22 @@ impl SecretStore for VaultStore {
         }
         let mark = inner.cache.mark();
         let path = inner.path(reference);
-        let found = inner.kv.session.within("reading", reference.as_str(), inner.kv.read(&path)).await?;
+        let outlived = inner.cache.outlived(reference);
+        let reading = async {
+            if let Some(outlived) = outlived
+                && inner.kv.is_current(&path, inner.counted(outlived.version)).await?
+            {
+                return Ok(Read::Same(outlived));
+            }
+            inner.kv.read(&path).await.map(Read::Anew)
+        };
+        let found = match inner.kv.session.within("reading", reference.as_str(), reading).await? {
+            Read::Same(stored) => {
+                inner.cache.keep(reference.clone(), &stored, mark);
+                return Ok(stored);
+            }
+            Read::Anew(found) => found,
+        };
         let stored = bundle_of(found).ok_or_else(|| Error::Backend {
             backend: BACKEND,
             reason: format!("not everything at {path} is a text: somebody else wrote there"),
