@@ -94,6 +94,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     jobs: Arc<Jobs>,
+    doubts: secrets::Doubts,
 }
 
 impl Lifecycle {
@@ -111,6 +112,7 @@ impl Lifecycle {
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 jobs: Arc::default(),
+                doubts: secrets::Doubts::default(),
             }),
         }
     }
@@ -145,7 +147,12 @@ impl Lifecycle {
     }
 
     async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision> {
-        self.catalog().commit(changes).await
+        let named = secrets::named_by(&changes);
+        let done = self.catalog().commit(changes).await;
+        if let Err(error) = &done {
+            self.inner.doubts.note(error, named);
+        }
+        done
     }
 
     async fn entry(&self, id: EntryId) -> Result<Versioned<Entry>> {

@@ -248,10 +248,10 @@ impl Lifecycle {
             }
             Ok(following) => {
                 if rotated && !following.keeps_secrets {
-                    self.discard(old.as_ref()).await;
+                    self.retire(old.as_ref());
                 }
                 for Shed { old, .. } in shed {
-                    self.discard(Some(&old)).await;
+                    self.retire(Some(&old));
                 }
                 for workload in &following.ended {
                     self.end_workload(workload).await;

@@ -88,7 +88,7 @@ impl Lifecycle {
             self.reinstall_hosted(&entry, &stored, next, author).await
         };
         match (&outcome, rotated) {
-            (Ok(_), true) => self.discard(stored.value.secrets.as_ref()).await,
+            (Ok(_), true) => self.retire(stored.value.secrets.as_ref()),
             (Err(_), true) => self.abandon(new.as_ref(), id.into()).await,
             (_, false) => {}
         }
@@ -158,7 +158,7 @@ impl Lifecycle {
         let former: BTreeSet<SecretRef> =
             former.filter(|reference| entry.secrets.as_ref() != Some(reference)).cloned().collect();
         for reference in self.unnamed(installation, former).await.unwrap_or_default() {
-            self.discard(Some(&reference)).await;
+            self.retire(Some(&reference));
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::Lifecycle;
 use archestra_core::{
-    Error, Result,
-    catalog::{CatalogStoreExt, Entry, Kind, Query, Record, RecordKey},
+    Error, ErrorKind, Result,
+    catalog::{CatalogChanges, CatalogStoreExt, Entry, Kind, Query, Record, RecordKey},
+    feed::Operation,
     installation::{Installation, Owner},
     runtime::{Revision, WorkloadId},
     secret::{Accepts, Expect, SecretBundle, SecretRef, SecretVersion},
@@ -11,13 +12,50 @@ use archestra_core::{
 use std::{
     collections::{BTreeSet, HashMap},
     fmt::Display,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use tokio::time::sleep;
 
 /// Where the fixed secrets of entries are.
 pub(super) const ENTRIES: &str = "entries";
 /// Where the secrets that installations were given are.
 pub(super) const INSTALLATIONS: &str = "installations";
+
+/// For how long a secret is left that a row named until now: longer than any replica routes by an old row.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// The references in rows whose write was not answered. It may yet happen, and then they are needed.
+#[derive(Debug, Default)]
+pub(super) struct Doubts(Mutex<BTreeSet<SecretRef>>);
+
+impl Doubts {
+    /// Notes what such a write would have named.
+    pub(super) fn note(&self, error: &Error, named: BTreeSet<SecretRef>) {
+        if !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::AlreadyExists | ErrorKind::Invalid) {
+            self.references().extend(named);
+        }
+    }
+
+    /// Whether this is one of them. Whoever asks leaves it to the sweep.
+    fn take(&self, reference: &SecretRef) -> bool {
+        self.references().remove(reference)
+    }
+
+    fn references(&self) -> MutexGuard<'_, BTreeSet<SecretRef>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The secrets that the rows of a change name.
+pub(super) fn named_by(changes: &CatalogChanges) -> BTreeSet<SecretRef> {
+    let named = changes.operations().iter().filter_map(|operation| match operation {
+        Operation::Put { record: Record::Entry(entry), .. } => entry.secrets.clone(),
+        Operation::Put { record: Record::Installation(installation), .. } => installation.secrets.clone(),
+        _ => None,
+    });
+    named.collect()
+}
 
 impl Lifecycle {
     /// What a reference leads to; nothing when there is none.
@@ -102,9 +140,26 @@ impl Lifecycle {
         }
     }
 
-    /// Removes what was stored for a write that failed, unless the write happened after all.
+    /// Removes what a row named until now, once others have heard of it too: their calls still go by what the row was.
+    pub(super) fn retire(&self, reference: Option<&SecretRef>) {
+        let Some(reference) = reference.cloned() else { return };
+        let lifecycle = self.clone();
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                // The sweep does it later.
+                () = lifecycle.inner.stop.cancelled() => {}
+                () = sleep(LINGER) => lifecycle.discard(Some(&reference)).await,
+            }
+        });
+    }
+
+    /// Removes what was stored for a write that failed, unless the write happened after all, or may still happen.
     pub(super) async fn abandon(&self, reference: Option<&SecretRef>, key: RecordKey) {
         let Some(reference) = reference else { return };
+        if self.inner.doubts.take(reference) {
+            tracing::warn!(%reference, "whether a secret is named is not known, since the write of the row was not answered; the sweep will find out");
+            return;
+        }
         let named = match self.catalog().get(key).await {
             Ok(record) => match record.value {
                 Record::Entry(entry) => entry.secrets.as_ref() == Some(reference),

@@ -1,6 +1,7 @@
 //! Tests of the lifecycle on in-memory backends.
 
 mod consumers;
+mod doubt;
 mod entries;
 mod fakes;
 mod faults;

@@ -40,6 +40,8 @@ async fn a_new_secret_replaces_the_old_one() {
         .resave(&saved, |spec| spec.self_hosted.as_mut().unwrap().env[2].value = Some(FixedValue::Secret("n3w".into())))
         .await;
     assert_ne!(rotated.value.secrets, saved.value.secrets);
+    assert_eq!(rig.secrets.list("").await.unwrap().len(), 2, "who routes by the old row still needs the old one");
+    tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(rig.secrets.list("").await.unwrap(), [rotated.value.secrets.clone().unwrap()]);
     let bundle = rig.lifecycle.bundle(rotated.value.secrets.as_ref()).await.unwrap();
     assert_eq!(bundle.get("env.LICENSE").unwrap().expose(), "n3w");
