@@ -51,7 +51,7 @@ use std::{fmt, future::Future, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything may take that a contract promises without a time, and the feed.
-pub const LIMIT: Duration = Duration::from_secs(5);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// How long one case may take.
 const CASE_LIMIT: Duration = Duration::from_secs(120);

@@ -73,6 +73,7 @@ async fn a_backup_changes_nothing_and_refuses_an_older_schema() {
     let store = fresh.open().await;
     CatalogStore::commit(&store, ChangeSet::new().create(fixtures::remote_entry("entry"))).await.unwrap();
     let raw = fresh.raw().await;
+    let steps = number(&raw, "SELECT COUNT(*) FROM seaql_migrations").await;
     for url in [fresh.url(), fresh.pooled_url()] {
         let reading = SqlStore::open_read_only(SqlConfig::new(&url)).await.unwrap();
         assert_eq!(rows(&backup(&reading).await), rows(&backup(&store).await));
@@ -85,7 +86,11 @@ async fn a_backup_changes_nothing_and_refuses_an_older_schema() {
         raw.execute_unprepared(removed).await.unwrap();
         let error = SqlStore::open_read_only(SqlConfig::new(&url)).await.unwrap_err();
         assert!(error.kind() == ErrorKind::Conflict && error.to_string().contains("000004_audit"), "{error:?}");
-        assert_eq!(number(&raw, "SELECT COUNT(*) FROM seaql_migrations").await, 3, "it is no newer than before");
+        assert_eq!(
+            number(&raw, "SELECT COUNT(*) FROM seaql_migrations").await,
+            steps - 1,
+            "it is no newer than before"
+        );
         let again = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m20261120_000004_audit', 0)";
         raw.execute_unprepared(again).await.unwrap();
     }

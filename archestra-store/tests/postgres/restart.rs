@@ -186,7 +186,7 @@ async fn a_server_restarted_under_load_loses_nothing_that_was_acknowledged() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(5), all_followed).await.unwrap();
+    timeout(Duration::from_secs(30), all_followed).await.unwrap();
     assert!(told.done.is_subset(&followed.lock().unwrap()), "the feed names everything that was committed");
     near.close().await;
     far.close().await;

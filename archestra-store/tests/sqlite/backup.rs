@@ -120,5 +120,5 @@ async fn whoever_follows_reads_everything_anew() {
         }
         false
     };
-    assert!(tokio::time::timeout(std::time::Duration::from_secs(5), resynced).await.unwrap());
+    assert!(tokio::time::timeout(std::time::Duration::from_secs(30), resynced).await.unwrap());
 }

@@ -62,9 +62,9 @@ fn text(value: &Value) -> String {
 #[ignore = "needs OpenBao"]
 async fn a_token_is_renewed_before_it_ends() {
     let mount = mount(2).await;
-    let token = made_token(json!({"policies": [policy(&mount).await], "ttl": "3s", "renewable": true})).await;
+    let token = made_token(json!({"policies": [policy(&mount).await], "ttl": "10s", "renewable": true})).await;
     let store = works(&config(&mount, VaultAuth::Token(token.into()))).await;
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     round_trip(&store).await;
 }
 
@@ -72,9 +72,9 @@ async fn a_token_is_renewed_before_it_ends() {
 #[ignore = "needs OpenBao"]
 async fn a_token_that_ended_is_an_error_with_the_remedy() {
     let mount = mount(2).await;
-    let token = made_token(json!({"policies": [policy(&mount).await], "ttl": "2s", "renewable": false})).await;
+    let token = made_token(json!({"policies": [policy(&mount).await], "ttl": "10s", "renewable": false})).await;
     let store = works(&config(&mount, VaultAuth::Token(token.into()))).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
     let error = store.get(&secret_ref("entry/a/1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     assert!(error.to_string().contains("has not expired"), "{error}");

@@ -127,7 +127,7 @@ async fn a_vault_that_is_sealed_slow_or_broken_is_told_apart_and_shows_nothing()
         (Told::error(503, "Vault is sealed"), ErrorKind::Unavailable, "unseal", 3),
         (Told::text(502, "<html>bad gateway</html>"), ErrorKind::Unavailable, "502", 3),
         (Told::cut(), ErrorKind::Unavailable, "broke", 3),
-        (Told::ok(&Value::Null).after(Duration::from_secs(2)), ErrorKind::Timeout, "unwrapping", 3),
+        (Told::ok(&Value::Null).after(Duration::from_secs(600)), ErrorKind::Timeout, "unwrapping", 3),
         (Told::error(403, "permission denied"), ErrorKind::PermissionDenied, "transit/decrypt/ours", 1),
         (Told::ok(&json!({"plaintext": wrong})), ErrorKind::Invalid, "line 1 of the key file", 1),
         (Told::ok(&json!({"other": wrong})), ErrorKind::Backend, "is the address that of a Vault server", 1),
