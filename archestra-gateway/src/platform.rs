@@ -207,3 +207,6 @@ impl Platform {
         self.shared.workers.shutdown().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
