@@ -63,20 +63,23 @@ pub(crate) enum Called {
 pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, request: &Request<'_>) -> Called {
     let begun = Instant::now();
     let (principal, consumer) = (caller.principal, caller.consumer);
-    let begin =
-        |slot| CallLog::begin(slot, begun, Arc::clone(principal), Arc::clone(consumer), caller.address, body.len());
     let name = request.params.name.as_ref().map(|name| &*name.value);
     let route = name.and_then(|name| consumer.tools.get(name));
+    let begin = |slot| {
+        let (principal, consumer) = (Arc::clone(principal), Arc::clone(consumer));
+        let mut log = CallLog::begin(slot, begun, principal, consumer, caller.address, body.len());
+        match (route, name) {
+            (Some(route), _) => log.routed(route),
+            (None, Some(name)) => log.unknown(name),
+            (None, None) => {}
+        }
+        log
+    };
     // The bound comes before anything that waits, so that no caller can have more waiting than it may have under way.
     let place = match caller.usage.map(Usage::call).transpose() {
         Ok(place) => place,
         Err(bound) => {
-            let mut log = begin(shared.audit.spare());
-            match (route, name) {
-                (Some(route), _) => log.routed(route),
-                (None, Some(name)) => log.unknown(name),
-                (None, None) => {}
-            }
+            let log = begin(shared.audit.spare());
             log.finish(Recorded::Denied, Some("too many calls at once"), 0);
             let text =
                 format!("you have {bound} calls under way, which is as many as a caller may: wait for one to end");
@@ -105,13 +108,11 @@ pub(crate) async fn call(shared: &Shared, caller: Caller<'_>, body: &Bytes, requ
         ));
     };
     let Some(route) = route else {
-        log.unknown(name);
         log.finish(Recorded::Error, Some("unknown tool"), 0);
         let text =
             format!("unknown tool `{}`: list the tools again, it may have been renamed or taken away", clip(name));
         return Called::Rejected(RpcError::new(ErrorKind::InvalidParams, text));
     };
-    log.routed(route);
     if !noted {
         let text =
             "the call was not made: calls are recorded first, and the audit log did not keep up; try again later";
