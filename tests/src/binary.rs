@@ -2,10 +2,13 @@
 
 use crate::{Api, Mcp, processes};
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 use tempfile::TempDir;
@@ -27,20 +30,48 @@ pub fn path() -> &'static Path {
         if let Some(path) = std::env::var_os("ARCHESTRA_TEST_BINARY") {
             return path.into();
         }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let args = ["build", "--quiet", "-p", "archestra-examples", "--bin", "archestra"];
-        let built = std::process::Command::new(cargo).args(args).status().unwrap();
-        assert!(built.success(), "the archestra binary does not build");
-        // target/debug/deps/<this test> → target/debug/archestra
         let own = std::env::current_exe().unwrap();
-        own.parent().unwrap().parent().unwrap().join("archestra")
+        let built = BuiltAs::of(&own);
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = std::process::Command::new(cargo)
+            .args(["build", "--quiet", "--locked", "-p", "archestra-examples", "--bin", "archestra"])
+            .args(["--profile", built.profile])
+            .arg("--target-dir")
+            .arg(built.target_dir)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(status.unwrap().success(), "the archestra binary does not build");
+        built.directory.join("archestra")
     })
+}
+
+/// How a test was built, so that the binary is built the same way and beside it.
+#[derive(Debug, PartialEq)]
+struct BuiltAs<'a> {
+    profile: &'a str,
+    directory: &'a Path,
+    target_dir: &'a Path,
+}
+
+impl<'a> BuiltAs<'a> {
+    /// By where the test is: `<target dir>/<directory of the profile>/deps/<test>`.
+    fn of(test: &'a Path) -> Self {
+        let directory = test.parent().and_then(Path::parent).expect("a test is in the target directory");
+        let target_dir = directory.parent().expect("a profile has its directory in the target directory");
+        let profile = match directory.file_name().and_then(|name| name.to_str()) {
+            // The profiles whose directory has another name.
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        Self { profile, directory, target_dir }
+    }
 }
 
 /// A folder that holds everything of one installation of the binary.
 #[derive(Debug)]
 pub struct Home {
     dir: TempDir,
+    starts: AtomicU32,
 }
 
 impl Default for Home {
@@ -52,7 +83,7 @@ impl Default for Home {
 impl Home {
     /// An empty one.
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), starts: AtomicU32::new(0) }
     }
 
     /// Where it is.
@@ -76,9 +107,15 @@ impl Home {
         let until = Instant::now() + START;
         loop {
             if let Some(status) = running.child.try_wait().unwrap() {
-                panic!("the binary ended at start with {status}:\n{}", running.log());
+                let log = running.log();
+                // Somebody else took the port between the time it was free and now.
+                let taken = log.contains("--metrics-listen") && log.contains("in use");
+                assert!(taken && Instant::now() < until, "the binary ended at start with {status}:\n{log}");
+                running = self.spawn(start);
             }
-            if running.api().try_get("/health/ready").await.is_some_and(|answer| answer.status == 200) {
+            if running.port == 0 {
+                running.port = announced(&running.log()).unwrap_or(0);
+            } else if running.api().try_get("/health/ready").await.is_some_and(|answer| answer.status == 200) {
                 return running;
             }
             assert!(Instant::now() < until, "the binary is not ready after {START:?}:\n{}", running.log());
@@ -86,15 +123,14 @@ impl Home {
         }
     }
 
-    /// Starts the binary and waits for nothing.
-    pub fn spawn(&self, start: &Start) -> Running {
-        let (port, metrics) = (free_port(), free_port());
-        let log = self.path().join(format!("log-{port}"));
+    /// Starts the binary, which says where it listens when it does.
+    fn spawn(&self, start: &Start) -> Running {
+        let metrics = free_port();
+        let log = self.path().join(format!("log-{}", self.starts.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(path());
         command
-            .arg("--listen")
-            .arg(format!("127.0.0.1:{port}"))
+            .args(["--listen", "127.0.0.1:0"])
             .arg("--metrics-listen")
             .arg(format!("127.0.0.1:{metrics}"))
             .arg("--data-dir")
@@ -108,7 +144,7 @@ impl Home {
             .kill_on_drop(true);
         let child = command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", path().display()));
         let id = child.id().unwrap();
-        Running { child, id, port, metrics, log }
+        Running { child, id, port: 0, metrics, log }
     }
 }
 
@@ -181,7 +217,45 @@ impl Running {
     }
 }
 
+/// The port that a start says it listens on: `archestra 0.1.0 listens on http://127.0.0.1:9000`.
+fn announced(log: &str) -> Option<u16> {
+    // The last line may be half written.
+    let (whole, _) = log.rsplit_once('\n')?;
+    let (_, place) = whole.lines().find_map(|line| line.split_once(" listens on "))?;
+    let place = place.strip_prefix("http://").unwrap_or(place);
+    let address: SocketAddr = place.split([',', ' ', '/']).next()?.parse().ok()?;
+    Some(address.port())
+}
+
 /// A port that was free just now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BuiltAs, announced};
+    use std::path::Path;
+
+    #[test]
+    fn the_port_is_read_from_the_first_line() {
+        assert_eq!(announced("warning\narchestra 0.1.0 listens on http://127.0.0.1:4711\n  token"), Some(4711));
+        let elsewhere = "archestra 0.1.0 listens on 127.0.0.1:4711, for clients at http://localhost/base\n";
+        assert_eq!(announced(elsewhere), Some(4711));
+        for none in ["", "archestra 0.1.0 listens on", "archestra 0.1.0 listens on http://127.0.0.1:47"] {
+            assert_eq!(announced(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_binary_is_built_as_the_test_was() {
+        for (test, profile, directory, target_dir) in [
+            ("/w/target/debug/deps/t-1", "dev", "/w/target/debug", "/w/target"),
+            ("/w/target/release/deps/t-1", "release", "/w/target/release", "/w/target"),
+            ("/elsewhere/soak/deps/t-1", "soak", "/elsewhere/soak", "/elsewhere"),
+        ] {
+            let expected = BuiltAs { profile, directory: Path::new(directory), target_dir: Path::new(target_dir) };
+            assert_eq!(BuiltAs::of(Path::new(test)), expected);
+        }
+    }
 }
