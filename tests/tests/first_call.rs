@@ -223,21 +223,25 @@ async fn npx_servers_leave_no_grandchildren() {
     let home = Home::new();
     let binary = home.bare().await;
     let api = binary.api();
-    // What npx does, without its download: a shell under a launcher under the supervisor, and the server under that.
-    let everything = parts::npm().join("@modelcontextprotocol/server-everything/dist/index.js");
-    let script = format!("'{}' '{}' stdio & wait $!", parts::node().display(), everything.display());
-    let entry = json!({ "name": "nested", "scope": "organization", "selfHosted": { "command": ["sh", "-c", format!("exec <&0; {script}")] } });
+    // npx starts a shell, which starts the server; the package is there, and nothing is downloaded.
+    let folder = parts::npm().parent().expect("node_modules is in a folder").to_path_buf();
+    let npx = ["npx", "--offline", "--no", "--prefix"].map(PathBuf::from);
+    let package = ["mcp-server-everything", "stdio"].map(PathBuf::from);
+    let command: Vec<_> = npx.into_iter().chain([folder]).chain(package).collect();
+    let entry = json!({ "name": "nested", "scope": "organization", "selfHosted": { "command": command } });
     api.post("/api/v1/entries", &entry).await.ok();
     api.post("/api/v1/installations", &json!({ "entry": "nested", "scope": "organization" })).await.ok();
-    let until = Instant::now() + Duration::from_secs(60);
-    let children = loop {
-        let children = binary.descendants();
-        if children.iter().any(|child| child.command.contains("dist/index.js") && child.command.contains("node")) {
-            break children;
-        }
-        assert!(Instant::now() < until, "the server never ran: {children:#?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    };
+    let tools = [json!({ "entry": "nested", "tool": "*", "credential": "resolveAtCallTime" })];
+    api.post("/api/v1/gateways", &json!({ "slug": "nested", "scope": "organization", "tools": tools })).await.ok();
+    let gateway = archestra_tests::hosted::known(binary.gateway("nested")).await;
+    gateway.until_listed("nested__echo").await;
+    let echoed = until_ok(&gateway, "nested__echo", json!({ "message": "deep" })).await;
+    assert!(text(&echoed).contains("deep"), "{echoed}");
+    let children = binary.descendants();
+    let of_npx = children.iter().find(|child| child.command.starts_with("npm exec"));
+    let below = of_npx.map(|npx| archestra_tests::processes::descendants(npx.id)).unwrap_or_default();
+    let server = below.iter().any(|child| child.command.contains("mcp-server-everything"));
+    assert!(server && below.len() >= 2, "the server is a grandchild of npx: {children:#?}");
     binary.kill().await;
     archestra_tests::processes::all_gone(&children, Duration::from_secs(5)).await;
 }

@@ -17,33 +17,32 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 
 #[tokio::test]
-async fn sixty_four_slow_calls_on_one_process_take_about_as_long_as_one() {
+async fn sixty_four_slow_calls_are_under_way_on_one_process_at_once() {
     let home = Home::new();
-    let (binary, gateway) = fixture(&home).await;
-    gateway.call("peer__wait", json!({ "ms": 1 })).await;
-    let begun = Instant::now();
+    let (_binary, gateway) = fixture(&home).await;
+    // None is answered before all have arrived: one after the other they would never be.
     let mut calls = JoinSet::new();
     for n in 0..64 {
         let gateway = gateway.clone();
         calls.spawn(async move {
-            let result = gateway.call("peer__wait", json!({ "ms": 2000, "say": n })).await;
-            assert_eq!(text(&result), format!("waited for {n}"), "{result}");
+            let result = gateway.call("peer__meet", json!({ "count": 64, "say": n })).await;
+            assert_eq!(text(&result), format!("met as {n}"), "{result}");
         });
     }
     while let Some(done) = calls.join_next().await {
         done.unwrap();
     }
-    // One after the other they would take 128 s; this says nothing about speed.
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
-    drop(binary);
 }
 
 #[tokio::test]
 async fn a_modern_caller_that_closes_its_stream_is_cancelled_upstream() {
     let home = Home::new();
     let (_binary, gateway) = fixture(&home).await;
-    let call = gateway.open("tools/call", json!({ "name": "peer__wait", "arguments": { "ms": 60000, "say": "gone" } }));
-    assert!(tokio::time::timeout(Duration::from_secs(2), call).await.is_err(), "the call is under way");
+    let caller = gateway.clone();
+    let params = json!({ "name": "peer__wait", "arguments": { "ms": 60000, "say": "gone" } });
+    let call = tokio::spawn(async move { caller.open("tools/call", params).await.map(drop) });
+    until_noted(&home, "begun gone").await;
+    call.abort();
     until_noted(&home, "cancelled gone").await;
 }
 
@@ -66,7 +65,7 @@ async fn a_legacy_caller_cancels_by_notification_and_not_by_going_away() {
     let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 41 } });
     assert_eq!(session.post(&cancelled).await.status, 202);
     until_noted(&home, "cancelled taken back").await;
-    let answer = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
     assert!(messages(&answer).is_empty(), "a cancelled request gets no response: {}", answer.text());
 
     let left = session.clone();
@@ -78,7 +77,9 @@ async fn a_legacy_caller_cancels_by_notification_and_not_by_going_away() {
         )
         .await
     };
-    assert!(tokio::time::timeout(Duration::from_secs(1), call).await.is_err());
+    let call = tokio::spawn(call);
+    until_noted(&home, "begun left alone").await;
+    call.abort();
     until_noted(&home, "done left alone").await;
     assert!(!noted(&home).contains("cancelled left alone"));
 }
@@ -92,7 +93,7 @@ async fn when_the_process_dies_calls_under_way_fail_clearly_and_the_next_ones_wo
     until_noted(&home, "begun doomed").await;
     let server = binary.descendants().into_iter().rfind(|process| process.command.contains("stdio-peer")).unwrap();
     server.kill();
-    let failed = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+    let failed = tokio::time::timeout(Duration::from_secs(60), call).await.unwrap().unwrap();
     assert_eq!(failed["isError"], true, "{failed}");
     assert!(text(&failed).contains("ended"), "{failed}");
     let until = Instant::now() + Duration::from_secs(30);
@@ -175,14 +176,14 @@ async fn logs_are_read_and_followed_over_a_restart() {
     gateway.call("peer__complain", json!({ "say": "first complaint" })).await;
     let id = installation(&binary).await;
     let path = format!("/api/v1/installations/{id}/logs");
-    until(async || binary.api().get(&path).await.text().contains("first complaint"), 10).await;
+    until(async || binary.api().get(&path).await.text().contains("first complaint"), 30).await;
     let followed = binary.api().open(Method::GET, &format!("{path}?follow=true"), &[], bytes()).await.unwrap();
     let mut followed = followed.into_body();
     binary.api().post(&format!("/api/v1/installations/{id}/restart"), &json!({})).await.ok();
     until(async || gateway.call("peer__complain", json!({ "say": "second complaint" })).await["isError"] != true, 30)
         .await;
     let mut seen = String::new();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     while !seen.contains("second complaint") {
         let frame = tokio::time::timeout_at(until, followed.frame()).await.unwrap().unwrap().unwrap();
         seen.push_str(&String::from_utf8_lossy(frame.data_ref().unwrap()));
@@ -209,7 +210,7 @@ async fn a_server_that_crashes_says_why() {
     )
     .await;
     api.delete(&format!("/api/v1/installations/{}", made["id"].as_str().unwrap())).await.ok();
-    until(async || binary.descendants().is_empty(), 10).await;
+    until(async || binary.descendants().is_empty(), 30).await;
 }
 
 /// The binary with the fixture server `peer` behind the gateway `peer`.
@@ -236,7 +237,7 @@ async fn an_apply_that_is_killed_half_way_is_made_whole_by_the_next_one() {
         let all = api.get("/api/v1/installations").await.ok();
         all["items"].as_array().unwrap().iter().all(|one| one["state"]["phase"] == "ready")
     };
-    until(ready, 30).await;
+    until(ready, 60).await;
     let again = api.post(PRUNED, &documents[1]).await.ok();
     let changes = again["changes"].as_array().unwrap();
     assert!(changes.iter().all(|change| change["action"] == "unchanged"), "{again}");
@@ -246,7 +247,7 @@ async fn an_apply_that_is_killed_half_way_is_made_whole_by_the_next_one() {
     }
     let running =
         || binary.descendants().iter().filter(|one| one.command.starts_with(peer().to_str().unwrap())).count();
-    until(async || running() == 2, 10).await;
+    until(async || running() == 2, 30).await;
     let gateway = binary.gateway("all");
     for name in ["three", "four"] {
         let tool = format!("{name}__wait");
@@ -285,7 +286,7 @@ async fn fixture(home: &Home) -> (Running, Mcp) {
     let tools = [json!({ "entry": "peer", "tool": "*", "credential": "resolveAtCallTime" })];
     api.post("/api/v1/gateways", &json!({ "slug": "peer", "scope": "organization", "tools": tools })).await.ok();
     let gateway = binary.gateway("peer");
-    until(async || gateway.modern("tools/list", json!({})).await.status == 200, 10).await;
+    until(async || gateway.modern("tools/list", json!({})).await.status == 200, 30).await;
     gateway.until_listed("peer__wait").await;
     (binary, gateway)
 }
@@ -305,7 +306,7 @@ fn noted(home: &Home) -> String {
 }
 
 async fn until_noted(home: &Home, line: &str) {
-    until(async || noted(home).lines().any(|noted| noted == line), 20).await;
+    until(async || noted(home).lines().any(|noted| noted == line), 60).await;
 }
 
 async fn until(mut holds: impl AsyncFnMut() -> bool, seconds: u64) {

@@ -1,6 +1,7 @@
 //! A stdio MCP server for the suites: it waits, reports progress, notes what happens to its calls, and grows tools.
 //!
-//! `stdio-peer FILE` speaks the legacy era and appends a line to FILE for each call that begins, ends or is cancelled.
+//! `stdio-peer FILE` speaks the legacy era and appends a line to FILE for each call that begins, ends or is cancelled. Calls of
+//! `meet` are answered when as many as they say are under way.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -12,7 +13,7 @@ use std::{
     collections::HashMap,
     fs::OpenOptions,
     io::{BufRead as _, Write as _},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Condvar, Mutex, mpsc},
     thread,
     time::Duration,
 };
@@ -21,6 +22,8 @@ struct Peer {
     notes: String,
     out: Mutex<std::io::Stdout>,
     waiting: Mutex<HashMap<String, mpsc::Sender<()>>>,
+    met: Mutex<u64>,
+    joined: Condvar,
     grown: Mutex<bool>,
 }
 
@@ -40,9 +43,18 @@ impl Peer {
         writeln!(file, "{line}").unwrap();
     }
 
+    /// Waits until so many calls are under way at once; whether they came.
+    fn meet(&self, wanted: u64) -> bool {
+        let mut met = self.met.lock().unwrap();
+        *met += 1;
+        self.joined.notify_all();
+        let waited = self.joined.wait_timeout_while(met, Duration::from_secs(300), |met| *met < wanted);
+        !waited.unwrap().1.timed_out()
+    }
+
     fn tools(&self) -> Value {
         let tool = |name: &str| json!({ "name": name, "description": name, "inputSchema": { "type": "object" } });
-        let mut tools = vec![tool("wait"), tool("progress"), tool("complain"), tool("grow")];
+        let mut tools = vec![tool("wait"), tool("meet"), tool("progress"), tool("complain"), tool("grow")];
         if *self.grown.lock().unwrap() {
             tools.push(tool("grown"));
         }
@@ -67,6 +79,14 @@ impl Peer {
                         peer.note(&format!("done {said}"));
                     }
                     peer.waiting.lock().unwrap().remove(&id.to_string());
+                });
+            }
+            "meet" => {
+                let peer = Arc::clone(self);
+                thread::spawn(move || {
+                    let wanted = arguments["count"].as_u64().unwrap_or_default();
+                    let all = peer.meet(wanted);
+                    peer.answer(&id, &text(&if all { format!("met as {said}") } else { format!("{said} waited in vain") }));
                 });
             }
             "progress" => {
@@ -100,6 +120,8 @@ fn main() {
         notes: std::env::args().nth(1).unwrap_or_else(|| "/dev/null".to_owned()),
         out: Mutex::new(std::io::stdout()),
         waiting: Mutex::default(),
+        met: Mutex::default(),
+        joined: Condvar::new(),
         grown: Mutex::default(),
     });
     for line in std::io::stdin().lock().lines() {
