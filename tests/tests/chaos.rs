@@ -199,7 +199,7 @@ async fn behind(binary: &Running, names: &[&str]) -> Mcp {
     });
     binary.api().post("/api/v1/gateways", &spec).await.ok();
     let gateway = binary.gateway("chaos");
-    until("the gateway", async || gateway.modern("tools/list", json!({})).await.status == 200, 10).await;
+    until("the gateway", async || gateway.modern("tools/list", json!({})).await.status == 200, 30).await;
     for name in names {
         gateway.until_listed(&format!("{name}__wait")).await;
     }
@@ -214,7 +214,7 @@ fn servers(binary: &Running) -> Vec<Process> {
 
 async fn stays_small(binary: &Running, before: u64) {
     let within = || processes::resident(binary.id()) <= before + GROWTH;
-    until("the memory in use", async || within(), 20).await;
+    until("the memory in use", async || within(), 60).await;
 }
 
 /// What has been confirmed to clients of a binary that is killed now and then.
@@ -284,7 +284,7 @@ async fn is_whole(home: &Home, binary: &Running, ledger: &Ledger) {
     let demo = binary.gateway("demo");
     demo.until_listed("demo__echo").await;
     let message = json!({ "message": "still here" });
-    until("the demo", async || demo.call("demo__echo", message.clone()).await["isError"] != true, 30).await;
+    until("the demo", async || demo.call("demo__echo", message.clone()).await["isError"] != true, 60).await;
     assert!(text(&demo.call("demo__echo", message).await).contains("still here"));
 
     let mut listed = Value::Null;
@@ -294,7 +294,7 @@ async fn is_whole(home: &Home, binary: &Running, ledger: &Ledger) {
         assert!(all.iter().all(|one| one["state"]["phase"] != "error"), "{listed:#}");
         all.iter().all(|one| one["state"]["phase"] == "ready")
     };
-    until("every installation", ready, 60).await;
+    until("every installation", ready, 120).await;
     let mut names: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["entry"].as_str().unwrap()).collect();
     names.retain(|name| *name != "demo");
     names.sort_unstable();
@@ -317,7 +317,7 @@ async fn is_whole(home: &Home, binary: &Running, ledger: &Ledger) {
         running.sort_unstable();
         running == names
     };
-    until("a process for each installation", as_listed, 30).await;
+    until("a process for each installation", as_listed, 60).await;
 }
 
 /// In which way a client stalls.
