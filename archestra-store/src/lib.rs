@@ -52,5 +52,7 @@ mod sql;
 pub use backup::BackupCounts;
 #[cfg(feature = "vault-aws")]
 pub use secret::{AwsCredentialSource, AwsCredentials, AwsCredentialsFile};
-pub use secret::{KvVersion, RingClaim, SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore, VaultTransit};
+pub use secret::{
+    KvVersion, Resealed, RingClaim, SqlSecrets, VaultAuth, VaultConfig, VaultReadOnly, VaultStore, VaultTransit,
+};
 pub use sql::{SqlConfig, SqlStore};

@@ -5,7 +5,7 @@ mod sql;
 mod vault;
 
 pub use ring::RingClaim;
-pub use sql::SqlSecrets;
+pub use sql::{Resealed, SqlSecrets};
 #[cfg(feature = "vault-aws")]
 pub use vault::{AwsCredentialSource, AwsCredentials, AwsCredentialsFile};
 pub use vault::{KvVersion, VaultAuth, VaultConfig, VaultReadOnly, VaultStore, VaultTransit};

@@ -37,6 +37,17 @@ pub struct SqlSecrets {
     accepts: Accepts,
 }
 
+/// What became of some of the bundles that were sealed under older keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resealed {
+    /// How many are sealed under the newest key by now.
+    pub resealed: u64,
+    /// How many do not open, and were left.
+    pub left: u64,
+    /// The last one that was looked at, after which to go on; `None` when there was none any more.
+    pub last: Option<String>,
+}
+
 impl fmt::Debug for SqlSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlSecrets").field("ring", &self.ring).field("accepts", &self.accepts).finish_non_exhaustive()
@@ -79,40 +90,58 @@ impl SqlSecrets {
         .await
     }
 
-    /// Seals up to `limit` bundles anew that were sealed under older keys, and says how many those were; 0 means that the older
-    /// keys are no longer needed. Versions and contents stay, writers are not disturbed, and it may be interrupted at any time.
+    /// Seals anew the bundles that were sealed under older keys, up to `limit` of those after the reference `after`, in the order
+    /// of references, and says what it did. Once a pass from the first to the last of them left none, the older keys are no longer
+    /// needed. Versions and contents stay, writers are not disturbed, and it may be interrupted at any time and begun anew.
+    ///
+    /// A bundle that does not open is left as it is, and logged with its reference; it keeps no other one from being sealed.
     ///
     /// # Errors
-    /// Why a bundle does not open, or why the database does not answer.
-    pub async fn reseal(&self, limit: u64) -> Result<u64> {
+    /// Why the database does not answer.
+    pub async fn reseal(&self, after: Option<&str>, limit: u64) -> Result<Resealed> {
         let db = self.db();
         db.within("sealing secrets anew", async {
             let newest = self.ring.newest().as_str();
-            let old = Query::select()
+            let mut old = Query::select()
                 .columns(["ref", "version", "key_id", "bytes"])
                 .from(SECRETS)
                 .and_where(Expr::col("key_id").ne(newest))
+                .order_by("ref", Order::Asc)
                 .limit(limit)
                 .take();
+            if let Some(after) = after {
+                old.and_where(Expr::col("ref").gt(after));
+            }
             let old = rows(&db.reader, &old).await?;
+            let mut done = Resealed::default();
             for row in &old {
                 let reference: String = column(row, "ref")?;
-                let stored_bundle = self.open(&reference, row)?;
-                let version = stored_bundle.version.0;
-                let sealed = self
-                    .keys
-                    .seal(&stored_bundle.bundle.to_plaintext(), &context(&reference, version))
-                    .map_err(|error| sealed(&reference, error))?;
+                done.last = Some(reference.clone());
+                let sealed_anew = self.open(&reference, row).and_then(|stored_bundle| {
+                    let version = stored_bundle.version.0;
+                    let plain = stored_bundle.bundle.to_plaintext();
+                    let sealed_anew = self.keys.seal(&plain, &context(&reference, version));
+                    Ok((version, sealed_anew.map_err(|error| sealed(&reference, error))?))
+                });
+                let (version, sealed_anew) = match sealed_anew {
+                    Ok(sealed_anew) => sealed_anew,
+                    Err(error) => {
+                        tracing::error!(reference, %error, "a secret cannot be sealed anew; it stays under its older key");
+                        done.left += 1;
+                        continue;
+                    }
+                };
                 let update = Query::update()
                     .table(SECRETS)
-                    .value("key_id", sealed.key.as_str())
-                    .value("bytes", sealed.bytes)
+                    .value("key_id", sealed_anew.key.as_str())
+                    .value("bytes", sealed_anew.bytes)
                     .and_where(Expr::col("ref").eq(reference))
                     .and_where(Expr::col("version").eq(stored(version)))
                     .take();
                 db.write(&update).await?;
+                done.resealed += 1;
             }
-            Ok(old.len() as u64)
+            Ok(done)
         })
         .await
     }
@@ -258,7 +287,11 @@ impl SecretStore for SqlSecrets {
     async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {
         let mut statement = Query::select().column("ref").from(SECRETS).order_by("ref", Order::Asc).take();
         if !prefix.is_empty() {
-            statement.and_where(Expr::col("ref").eq(prefix).or(begins(self.db().dialect, "ref", &format!("{prefix}/"))));
+            statement.and_where(Expr::col("ref").eq(prefix).or(begins(
+                self.db().dialect,
+                "ref",
+                &format!("{prefix}/"),
+            )));
         }
         let found = self.db().within("listing secrets", rows(&self.db().reader, &statement)).await?;
         let mut references: Vec<SecretRef> =

@@ -15,6 +15,7 @@ use archestra_core::{
 use archestra_store::SqlSecrets;
 use bytes::Bytes;
 use chrono::TimeDelta;
+use sea_orm::ConnectionTrait as _;
 use std::time::Duration;
 use tokio::{task::JoinSet, time::Instant};
 
@@ -57,7 +58,7 @@ async fn writes_of_all_kinds_at_once_do_not_stop_each_other() {
                 StateStore::put(&store, &key, Bytes::from_static(b"x"), Duration::from_millis(1)).await.unwrap();
                 let reference = fixtures::secret_ref(&format!("entry/{}", round % 3));
                 secrets.put(&reference, &fixtures::bundle(&[("k", "v")]), Expect::Any).await.unwrap();
-                secrets.reseal(10).await.unwrap();
+                secrets.reseal(None, 10).await.unwrap();
                 CatalogStore::commit(&store, ChangeSet::new().create(fixtures::remote_entry(&format!("{n} {round}"))))
                     .await
                     .unwrap();
@@ -71,16 +72,45 @@ async fn writes_of_all_kinds_at_once_do_not_stop_each_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a PostgreSQL server"]
+async fn commits_that_wait_leave_a_connection_to_other_writes() {
+    let fresh = Fresh::new().await;
+    let store = fresh.open().await;
+    let (raw, other) = (fresh.raw().await, fresh.raw().await);
+    let blocker = sea_orm::TransactionTrait::begin(&raw).await.unwrap();
+    blocker.execute_unprepared("SELECT revision FROM feed_head FOR UPDATE").await.unwrap();
+    let mut commits = JoinSet::new();
+    for n in 0..8 {
+        let store = store.clone();
+        commits.spawn(async move {
+            let entry = fixtures::remote_entry(&format!("waits {n}"));
+            CatalogStore::commit(&store, ChangeSet::new().create(entry)).await.unwrap();
+        });
+    }
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while number(&other, waiting).await < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let key = StateKey::new("limit", "meanwhile".to_owned());
+    store.add(&key, 1, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(number(&other, waiting).await, 3, "the others wait without a connection");
+    blocker.rollback().await.unwrap();
+    while let Some(done) = commits.join_next().await {
+        done.unwrap();
+    }
+    raw.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a PostgreSQL server"]
 async fn a_thousand_tools_are_stored_at_once() {
     let fresh = Fresh::new().await;
     let store = fresh.open().await;
     let entry = fixtures::remote_entry("big");
     CatalogStore::commit(&store, ChangeSet::new().create(entry.clone())).await.unwrap();
     let tools = (0..1000).map(|n| fixtures::tool(&entry, &format!("tool_{n:06}")));
-    let begin = Instant::now();
     CatalogStore::commit(&store, tools.fold(ChangeSet::new(), ChangeSet::create)).await.unwrap();
-    println!("1000 tools: created in {:?}", begin.elapsed());
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(store.list_all::<Tool>(Query::Tools { entry: Some(entry.id) }).await.unwrap().len(), 1000);
 }
 

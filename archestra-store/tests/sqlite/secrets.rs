@@ -10,7 +10,7 @@ use archestra_core::{
     state::{StateKey, StateStore},
     testing::fixtures,
 };
-use archestra_store::{SqlSecrets, SqlStore};
+use archestra_store::{Resealed, SqlSecrets, SqlStore};
 use sea_orm::ConnectionTrait as _;
 use std::{
     io::Write,
@@ -136,7 +136,9 @@ async fn a_ring_that_lacks_a_key_is_refused_by_its_id() {
     let rotated = SqlSecrets::new(&store, both);
     rotated.verify_ring().await.unwrap();
     assert!(rotated.get(&reference).await.is_ok());
-    assert_eq!((rotated.reseal(10).await.unwrap(), rotated.reseal(10).await.unwrap()), (1, 0));
+    let done = Resealed { resealed: 1, left: 0, last: Some("entry/one".to_owned()) };
+    assert_eq!(rotated.reseal(None, 10).await.unwrap(), done);
+    assert_eq!(rotated.reseal(None, 10).await.unwrap(), Resealed::default());
     assert_eq!(wrong.get(&reference).await.unwrap().version, SecretVersion(1));
     wrong.verify_ring().await.unwrap();
     assert_eq!(secrets.verify_ring().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -149,6 +151,66 @@ async fn a_ring_that_lacks_a_key_is_refused_by_its_id() {
         matches!(&error, Error::PermissionDenied { reason, .. } if reason.contains("original key file")),
         "{error}"
     );
+}
+
+/// A store whose bundles `entry/00` to `entry/19` are sealed under an old key, and the same with a newer one.
+async fn rotated(path: &Path) -> SqlSecrets {
+    let store = open(path).await;
+    let (old, new) = (ring(), ring());
+    let both = Arc::new(KeyRing::parse(&format!("{}{}", *new.to_text(), *old.to_text())).unwrap());
+    let secrets = SqlSecrets::new(&store, old);
+    for n in 0..20 {
+        let reference = fixtures::secret_ref(&format!("entry/{n:02}"));
+        secrets.put(&reference, &fixtures::bundle(&[("k", "v")]), Expect::Any).await.unwrap();
+    }
+    SqlSecrets::new(&store, both)
+}
+
+#[tokio::test]
+async fn a_damaged_bundle_keeps_no_other_one_from_being_sealed_anew() {
+    let path = fresh_path();
+    let secrets = rotated(&path).await;
+    raw(&path, "UPDATE secrets SET bytes = zeroblob(64) WHERE ref IN ('entry/00', 'entry/07')").await;
+    let (mut resealed, mut left, mut after) = (0, 0, None);
+    loop {
+        let step = secrets.reseal(after.as_deref(), 5).await.unwrap();
+        let Some(last) = step.last else { break };
+        (resealed, left, after) = (resealed + step.resealed, left + step.left, Some(last));
+    }
+    assert_eq!((resealed, left), (18, 2));
+    assert_eq!(secrets.reseal(None, 50).await.unwrap().left, 2, "they are still there, under the older key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sealing_anew_goes_on_after_an_interruption_and_beside_writers() {
+    let path = fresh_path();
+    let secrets = rotated(&path).await;
+    let interrupted = secrets.reseal(None, 7).await.unwrap();
+    assert_eq!((interrupted.resealed, interrupted.last.as_deref()), (7, Some("entry/06")));
+    let writers: Vec<_> = (0..20)
+        .map(|n| {
+            let secrets = secrets.clone();
+            tokio::spawn(async move {
+                let reference = fixtures::secret_ref(&format!("entry/{n:02}"));
+                for round in 0..5_i32 {
+                    let written = fixtures::bundle(&[("k", &round.to_string())]);
+                    secrets.put(&reference, &written, Expect::Any).await.unwrap();
+                    assert_eq!(secrets.get(&reference).await.unwrap().bundle, written);
+                }
+            })
+        })
+        .collect();
+    // Begun anew, without a note of where it was.
+    while secrets.reseal(None, 3).await.unwrap().last.is_some() {}
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for n in 0..20 {
+        let stored = secrets.get(&fixtures::secret_ref(&format!("entry/{n:02}"))).await.unwrap();
+        assert_eq!(stored.bundle, fixtures::bundle(&[("k", "4")]), "no write is lost");
+        assert_eq!(stored.version, SecretVersion(6), "sealing anew makes no version");
+    }
+    assert_eq!(secrets.reseal(None, 50).await.unwrap(), Resealed::default());
 }
 
 #[tokio::test]
@@ -166,8 +228,8 @@ async fn replicas_with_different_rings_refuse_to_run_together() {
     same.release().await.unwrap();
     claim.release().await.unwrap();
     drop(different.claim_ring("replica-3").await.unwrap());
-    // A replica that is gone without a word blocks others for half a minute only.
-    raw(&path, "UPDATE key_ring SET seen_at = seen_at - 31000").await;
+    // A replica that is gone without a word blocks others for a minute only.
+    raw(&path, "UPDATE key_ring SET seen_at = seen_at - 61000").await;
     first.claim_ring("replica-1").await.unwrap();
 }
 

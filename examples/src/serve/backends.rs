@@ -16,7 +16,7 @@ use archestra_core::{
     secret::{KeyRing, Purpose, SecretStore},
 };
 use archestra_gateway::platform::{Options, Platform};
-use archestra_store::{RingClaim, SqlConfig, SqlSecrets, SqlStore};
+use archestra_store::{Resealed, RingClaim, SqlConfig, SqlSecrets, SqlStore};
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -144,21 +144,35 @@ impl Backends {
     }
 }
 
-/// Seals what older keys of the ring sealed under the newest one, so that the older ones can be taken out of the key file.
+/// Seals what older keys of the ring sealed under the newest one, so that the older ones can be taken out of the key file. Goes
+/// through all of it again until nothing is left to do: others write meanwhile.
 async fn reseal(secrets: Arc<SqlSecrets>) {
-    let mut resealed = 0;
+    let mut total = 0;
+    let mut pass = Resealed::default();
     loop {
-        match secrets.reseal(RESEAL_STEP).await {
-            Ok(0) if resealed == 0 => return,
-            Ok(0) => {
-                tracing::info!(
-                    resealed,
-                    "all secrets are sealed under the newest key: older keys are no longer needed"
-                );
+        match secrets.reseal(pass.last.as_deref(), RESEAL_STEP).await {
+            Ok(Resealed { last: None, .. }) if pass.resealed > 0 => {
+                total += pass.resealed;
+                pass = Resealed::default();
+            }
+            Ok(Resealed { last: None, .. }) => {
+                match pass.left {
+                    0 if total == 0 => {}
+                    0 => tracing::info!(
+                        resealed = total,
+                        "all secrets are sealed under the newest key: older keys are no longer needed"
+                    ),
+                    left => tracing::error!(
+                        resealed = total,
+                        left,
+                        "secrets that do not open stay under older keys: enter them anew, and keep the older keys until then"
+                    ),
+                }
                 return;
             }
-            Ok(count) => {
-                resealed += count;
+            Ok(step) => {
+                pass =
+                    Resealed { resealed: pass.resealed + step.resealed, left: pass.left + step.left, last: step.last };
                 tokio::time::sleep(RESEAL_PAUSE).await;
             }
             Err(error) => {
@@ -171,12 +185,14 @@ async fn reseal(secrets: Arc<SqlSecrets>) {
 
 /// What tells this process from all others on the same database.
 fn replica(database: &Database, address: SocketAddr) -> String {
+    let unique = Uuid::now_v7().simple();
     match database {
-        Database::Sqlite(_) => address.to_string(),
+        // Two may be told the same address, of which one will not get it.
+        Database::Sqlite(_) => format!("{address} {unique}"),
         // Others listen at the same address on other machines, which may even have the same name.
         Database::Postgres(_) => {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-            format!("{} {address} {}", host.trim(), Uuid::now_v7().simple())
+            format!("{} {address} {unique}", host.trim())
         }
     }
 }
@@ -241,6 +257,14 @@ async fn start_runtime(
 mod tests {
     use super::*;
     use archestra_core::{secret::Expect, testing::fixtures};
+
+    #[test]
+    fn two_processes_of_one_address_have_claims_of_their_own() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8080));
+        for database in [Database::Sqlite("a.db".into()), Database::Postgres("postgres://host/db".into())] {
+            assert_ne!(replica(&database, address), replica(&database, address));
+        }
+    }
 
     #[tokio::test]
     async fn a_start_with_a_newer_key_seals_everything_under_it() {
