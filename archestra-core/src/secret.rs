@@ -12,4 +12,4 @@ pub use external::ExternalRef;
 pub use keyring::{Derived, KeyId, KeyRing, KeyRingError, Purpose, Sealed};
 pub use redact::redact;
 pub use store::{Accepts, Expect, SecretStore, SecretVersion, StoredBundle};
-pub use value::{SecretBundle, SecretRef, SecretValue};
+pub use value::{SecretBundle, SecretRef, SecretValue, wiped_json};

@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 /// Larger than any ring.
 const MAX_FILE: u64 = 64 * 1024;
+/// Room for it, and for the look at whether there is more.
+const ROOM: usize = 65 * 1024;
 
 /// Reads the key ring, or makes one where there is nothing yet that could need another. What is wrapped is unwrapped by `transit`.
 ///
@@ -105,7 +107,8 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Problem> {
             path.display()
         )));
     }
-    let mut text = Zeroizing::new(String::new());
+    // Of one length from the start: what grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(ROOM));
     file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| unusable(error.to_string()))?;
     Ok(text)
 }

@@ -29,6 +29,8 @@ const AWS_PROFILE: &str = "AWS_PROFILE";
 const CACHE: Duration = Duration::from_secs(5);
 /// The largest file of a secret id.
 const MAX_FILE: u64 = 64 * 1024;
+/// Room for it, and for the look at whether there is more.
+const ROOM: usize = 65 * 1024;
 
 /// Where secrets are kept.
 #[derive(Debug, Clone)]
@@ -254,7 +256,8 @@ fn both(variable: &str) -> Failure {
 }
 
 fn read(path: &Path) -> Result<SecretValue, Failure> {
-    let mut text = Zeroizing::new(String::new());
+    // Of one length from the start: what grows leaves copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(ROOM));
     let read = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text));
     read.map_err(|error| Failure::unusable(format!("--vault-credential-file {}: {error}", path.display())))?;
     Ok(SecretValue::new(text.trim()))

@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use zeroize::Zeroizing;
 
 const MASTER_LEN: usize = 32;
+/// The same in base64.
+const ENCODED_LEN: usize = MASTER_LEN.div_ceil(3) * 4;
 
 /// Names a master key. Short, public, stored beside everything it sealed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,8 +167,10 @@ impl KeyRing {
             if key.trim_start().starts_with("vault:") {
                 return Err(KeyRingError::Wrapped { line: n + 1 });
             }
-            let bytes = Zeroizing::new(STANDARD.decode(key.trim()).map_err(|_| bad())?);
-            let master = Zeroizing::new(<[u8; MASTER_LEN]>::try_from(bytes.as_slice()).map_err(|_| bad())?);
+            // The decoder wants room for what the text could hold at most.
+            let mut bytes = Zeroizing::new([0; MASTER_LEN + 4]);
+            let length = STANDARD.decode_slice(key.trim(), &mut bytes[..]).map_err(|_| bad())?;
+            let master = Zeroizing::new(<[u8; MASTER_LEN]>::try_from(&bytes[..length]).map_err(|_| bad())?);
             newest.get_or_insert_with(|| id.clone());
             if masters.insert(id.clone(), master).is_some() {
                 return Err(KeyRingError::Duplicate(id));
@@ -180,7 +184,9 @@ impl KeyRing {
     pub fn to_text(&self) -> Zeroizing<String> {
         let mut ids: Vec<_> = self.masters.keys().filter(|id| **id != self.newest).collect();
         ids.insert(0, &self.newest);
-        let mut text = Zeroizing::new(String::new());
+        // Of one length from the start: what grows leaves copies behind.
+        let length = ids.iter().map(|id| id.as_str().len() + ENCODED_LEN + 2).sum();
+        let mut text = Zeroizing::new(String::with_capacity(length));
         for id in ids {
             let encoded = Zeroizing::new(STANDARD.encode(&self.masters[id][..]));
             text.push_str(id.as_str());
@@ -202,11 +208,14 @@ impl KeyRing {
         self.masters.keys()
     }
 
-    /// Two rings with the same keys, and only those, have the same fingerprint. It reveals nothing about the keys.
+    /// Two rings with the same keys and the same newest one, and only those, have the same fingerprint: of two that seal under
+    /// different keys, each would undo what the other seals anew. It reveals nothing about the keys.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let mut context =
-            hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, b"archestra/key-ring/fingerprint/v1"));
+            hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, b"archestra/key-ring/fingerprint/v2"));
+        context.update(self.newest.as_str().as_bytes());
+        context.update(&[0]);
         for (id, master) in &self.masters {
             let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &master[..]), b"archestra/key-ring/proof/v1");
             context.update(id.as_str().as_bytes());
@@ -346,6 +355,9 @@ mod tests {
         let again = KeyRing::parse(&both.to_text()).unwrap();
         assert_eq!(again.fingerprint(), both.fingerprint());
         assert_ne!(again.fingerprint(), new.fingerprint());
+        let the_other_way_round = KeyRing::parse(&format!("{}{}", *old.to_text(), *new.to_text())).unwrap();
+        assert_ne!(the_other_way_round.fingerprint(), both.fingerprint(), "which one seals matters");
+        assert_eq!(both.to_text().capacity(), both.to_text().len(), "nothing grew");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor},
 };
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, io, str::FromStr};
 use zeroize::Zeroizing;
 
 /// A secret in memory: never printed, never serialized, wiped when dropped.
@@ -146,7 +146,7 @@ impl SecretBundle {
                 Some(reference) => (key, Plain::Elsewhere { vault: reference.as_str() }),
             })
             .collect();
-        Zeroizing::new(serde_json::to_vec(&plain).expect("a map of strings is always JSON"))
+        wiped_json(&plain).expect("a map of strings is always JSON")
     }
 
     /// The reverse of [`to_plaintext`](Self::to_plaintext).
@@ -173,6 +173,30 @@ impl<K: Into<String>, V: Into<SecretValue>> FromIterator<(K, V)> for SecretBundl
     fn from_iter<I: IntoIterator<Item = (K, V)>>(iter: I) -> Self {
         Self(iter.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
+}
+
+/// JSON that is wiped when dropped, and of which no copy was left behind while it was made.
+///
+/// # Errors
+/// What cannot be JSON.
+pub fn wiped_json(value: &impl Serialize) -> serde_json::Result<Zeroizing<Vec<u8>>> {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Count(0);
+    serde_json::to_writer(&mut length, value)?;
+    // What grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *bytes, value)?;
+    Ok(bytes)
 }
 
 /// One value in a plaintext.

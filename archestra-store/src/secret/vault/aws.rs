@@ -1,7 +1,10 @@
 //! The login by AWS IAM: a signed question to AWS who we are, which Vault asks in our place.
 
 use super::login;
-use archestra_core::{Error, Result, secret::SecretValue};
+use archestra_core::{
+    Error, Result,
+    secret::{SecretValue, wiped_json},
+};
 use async_trait::async_trait;
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -110,7 +113,7 @@ pub(super) fn login_body(question: &Question<'_>, credentials: &AwsCredentials) 
     let authorization = sign(credentials, region, "sts", &headers, BODY, question.at);
     let mut all: BTreeMap<&str, [&str; 1]> = headers.iter().map(|(name, value)| (*name, [value.as_str()])).collect();
     all.insert("authorization", [&authorization]);
-    let headers = Zeroizing::new(serde_json::to_vec(&all).expect("a map of strings is always JSON"));
+    let headers = wiped_json(&all).expect("a map of strings is always JSON");
     let body = BTreeMap::from([
         ("role", question.role.to_owned()),
         ("iam_http_request_method", "POST".to_owned()),
@@ -118,7 +121,7 @@ pub(super) fn login_body(question: &Question<'_>, credentials: &AwsCredentials) 
         ("iam_request_body", STANDARD.encode(BODY)),
         ("iam_request_headers", STANDARD.encode(&*headers)),
     ]);
-    Zeroizing::new(serde_json::to_vec(&body).expect("a map of strings is always JSON"))
+    wiped_json(&body).expect("a map of strings is always JSON")
 }
 
 /// The region that the global endpoint is in.

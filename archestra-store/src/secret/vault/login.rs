@@ -5,13 +5,15 @@ use super::{
     trouble::Trouble,
     wire::{Call, Verb, Wire},
 };
-use archestra_core::secret::SecretValue;
+use archestra_core::secret::{SecretValue, wiped_json};
 use serde::Deserialize;
 use std::{path::Path, time::Duration};
 use zeroize::Zeroizing;
 
 /// The largest file that holds a token.
 const MAX_FILE: u64 = 64 * 1024;
+/// Room for it, and for the look at whether there is more.
+const ROOM: usize = 65 * 1024;
 
 /// A token and how long it lasts.
 pub(super) struct Granted {
@@ -115,7 +117,8 @@ pub(super) async fn read(path: &Path) -> Result<SecretValue, Trouble> {
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || {
         use std::io::Read as _;
-        let mut text = Zeroizing::new(String::new());
+        // Of one length from the start: what grows leaves copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(ROOM));
         std::fs::File::open(owned)?.take(MAX_FILE).read_to_string(&mut text)?;
         Ok::<_, std::io::Error>(SecretValue::new(text.trim()))
     })
@@ -130,5 +133,5 @@ pub(super) async fn read(path: &Path) -> Result<SecretValue, Trouble> {
 
 fn body(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
     let map: std::collections::BTreeMap<_, _> = fields.iter().copied().collect();
-    Zeroizing::new(serde_json::to_vec(&map).expect("a map of strings is always JSON"))
+    wiped_json(&map).expect("a map of strings is always JSON")
 }
