@@ -121,7 +121,12 @@ async fn the_role_grants_what_is_used_and_nothing_else() {
     let crashing = fixtures::workload(space.spec(&["/mcp-echo"], &["exit", "3"]));
     runtime.apply(&crashing).await.unwrap();
     until(&runtime, &crashing.id, |status| matches!(status.phase, Phase::Error | Phase::Restarting)).await;
-    sleep(Duration::from_secs(15)).await;
+    let renewal = ("coordination.k8s.io".to_owned(), "leases".to_owned(), "update".to_owned());
+    let end = Instant::now() + LIMIT;
+    while !used.lock().unwrap().contains(&renewal) {
+        assert!(Instant::now() < end, "the Lease is not renewed");
+        sleep(Duration::from_millis(200)).await;
+    }
     drop(held);
 
     runtime.pull_secrets(&Scope::Organization).await.unwrap();

@@ -1,6 +1,6 @@
 //! What Kubernetes refuses: the reason reaches the caller, and nothing half-made stays.
 
-use super::space::{Space, running};
+use super::space::{LIMIT, Space, running};
 use archestra_core::{Error, ErrorKind, runtime::Runtime, secret::SecretValue};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -27,8 +27,15 @@ async fn a_quota_refuses_with_its_name_and_nothing_is_left() {
     let runtime = space.runtime().await;
     let quota = json!({"metadata": {"name": "no-more"}, "spec": {"hard": {"count/services": "0"}}});
     space.create::<ResourceQuota>(quota).await;
-    // The quota controller has to have seen it.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let counted = async || {
+        let quota = space.api::<ResourceQuota>().get("no-more").await.unwrap();
+        quota.status.is_some_and(|status| status.used.is_some_and(|used| !used.is_empty()))
+    };
+    let end = tokio::time::Instant::now() + LIMIT;
+    while !counted().await {
+        assert!(tokio::time::Instant::now() < end, "the quota controller has not seen it");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
     let workload = space.echo();
     let error = runtime.apply(&workload).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
