@@ -48,6 +48,24 @@ async fn the_door_opens_to_valid_tokens_only() {
 }
 
 #[tokio::test]
+async fn a_token_for_one_gateway_opens_nothing_else() {
+    let home = Home::new();
+    let binary = demo(&home).await;
+    let api = binary.api();
+    api.post("/api/v1/gateways", &json!({ "slug": "second", "scope": "organization" })).await.ok();
+    let made = api.post("/api/v1/tokens", &json!({ "name": "for the demo", "consumer": "demo" })).await.ok();
+    assert_eq!(made["consumer"], "demo");
+    let token = made["token"].as_str();
+    let demo = binary.gateway("demo").as_token(token);
+    assert!(text(&demo.call("demo__echo", json!({ "message": "x" })).await).contains('x'));
+    assert_eq!(binary.gateway("second").as_token(token).modern("tools/list", json!({})).await.status, 404);
+    let refused = api.as_token(token).get("/api/v1/entries").await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    let unknown = api.post("/api/v1/tokens", &json!({ "name": "x", "consumer": "nowhere" })).await;
+    assert_eq!(unknown.status, 422, "{}", unknown.text());
+}
+
+#[tokio::test]
 async fn a_session_belongs_to_its_caller_and_its_gateway() {
     let home = Home::new();
     let binary = demo(&home).await;
