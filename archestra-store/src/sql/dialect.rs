@@ -141,8 +141,8 @@ impl Dialect {
             Self::Sqlite => Expr::col(column).gte(begin).and(Expr::col(column).lt(end)),
             // Its usual comparison may be by the rules of a language.
             Self::Postgres(_) => {
-                let from = Expr::col(column).binary(BinOper::Custom("~>=~".into()), Expr::val(begin));
-                from.and(Expr::col(column).binary(BinOper::Custom("~<~".into()), Expr::val(end)))
+                let from = Expr::col(column).binary(BinOper::Custom("~>=~"), Expr::val(begin));
+                from.and(Expr::col(column).binary(BinOper::Custom("~<~"), Expr::val(end)))
             }
         }
     }

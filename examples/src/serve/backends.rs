@@ -74,19 +74,30 @@ impl Backends {
             .claim_ring(&replica(&config.database, instance))
             .await
             .map_err(|error| Failure::because("the key file does not fit the database", &error))?;
-        let supplied = config.secrets.open(&secrets, instance_id(&store).await?).await?;
-        let runtime = match config.runtime {
-            RuntimeKind::Kubernetes => {
-                let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
-                settings.instance = Some(instance_id(&store).await?.simple().to_string());
-                settings.digest_keys = Some(Arc::new(ring.derive(Purpose::Digests)));
-                if let Some(peers) = &config.peers {
-                    settings.peers = Some(peers.open(&ring).await?);
+        let opened = async {
+            let supplied = config.secrets.open(&secrets, instance_id(&store).await?).await?;
+            let runtime = match config.runtime {
+                RuntimeKind::Kubernetes => {
+                    let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
+                    settings.instance = Some(instance_id(&store).await?.simple().to_string());
+                    settings.digest_keys = Some(Arc::new(ring.derive(Purpose::Digests)));
+                    if let Some(peers) = &config.peers {
+                        settings.peers = Some(peers.open(&ring).await?);
+                    }
+                    Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
                 }
-                Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
+                RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),
+                RuntimeKind::None => None,
+            };
+            Ok::<_, Failure>((supplied, runtime))
+        };
+        let (supplied, runtime) = match Box::pin(opened).await {
+            Ok(opened) => opened,
+            Err(failure) => {
+                // Whoever starts next may have another key file, and would have to wait for the claim to expire.
+                release(claim).await;
+                return Err(failure);
             }
-            RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),
-            RuntimeKind::None => None,
         };
         let resealing = AbortOnDropHandle::new(tokio::spawn(reseal(Arc::clone(&secrets))));
         Ok(Self { store, secrets: supplied, ring, claim, runtime, binary, resealing })
@@ -137,10 +148,14 @@ impl Backends {
         self.resealing.abort();
         // It may be interrupted at any time; what it left is done at the next start.
         drop(self.resealing.await);
-        if let Err(error) = self.claim.release().await {
-            tracing::debug!(%error, "the claim of the key ring was not released; it expires by itself");
-        }
+        release(self.claim).await;
         self.store.close().await;
+    }
+}
+
+async fn release(claim: RingClaim) {
+    if let Err(error) = claim.release().await {
+        tracing::debug!(%error, "the claim of the key ring was not released; it expires by itself");
     }
 }
 
