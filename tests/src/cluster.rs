@@ -18,6 +18,8 @@ pub const EVERYTHING: &str = "localhost/archestra-everything:test";
 /// An image of Node.js without an entrypoint, and where server-everything is in it.
 pub const NODE: (&str, &str) =
     ("localhost/mcp-node:1", "/srv/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
+/// How long after the last pod something may be left.
+const AFTER_PODS: Duration = Duration::from_secs(30);
 const BRIDGE: &str = "localhost/archestra-bridge:test";
 
 /// A namespace, which is deleted at the end.
@@ -137,6 +139,18 @@ impl Cluster {
                 return;
             }
             assert!(Instant::now() < until, "left after {within:?}: {pods:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until no pod is left, and soon after the last one nothing else either: what locks pods in goes after them.
+    pub async fn cleared(&self, within: Duration) {
+        self.emptied(within).await;
+        let until = Instant::now() + AFTER_PODS;
+        while let left = self.leftovers().await
+            && !left.is_empty()
+        {
+            assert!(Instant::now() < until, "left {AFTER_PODS:?} after the last pod: {left:?}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

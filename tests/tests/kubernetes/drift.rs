@@ -3,23 +3,19 @@
 use archestra_tests::{
     Home,
     cluster::{Cluster, ECHO},
-    hosted::{self, LIMIT, eventually, gateway, install, save, until_running},
+    hosted::{LIMIT, eventually, gateway, install, save, until_running},
 };
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{
-        apps::v1::Deployment,
-        core::v1::{Secret, Service},
-        networking::v1::NetworkPolicy,
-    },
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Secret, Service},
+    networking::v1::NetworkPolicy,
 };
 use kube::{
     Api, Resource, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
-use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::{fmt::Debug, time::Duration};
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test]
@@ -50,12 +46,11 @@ async fn what_somebody_else_changes_or_deletes_is_put_back() {
     assert_eq!(cluster.pods().await, pods);
 
     // A Deployment that was edited is as it was applied again.
-    let deployments = Api::<Deployment>::namespaced(cluster.client(), cluster.name());
+    let deployments = objects::<Deployment>(&cluster);
     let deployment = only(&deployments).await;
     let edit = json!({ "spec": { "replicas": 0 } });
     deployments.patch(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
-    until("it is scaled back", || async { only(&deployments).await.spec.and_then(|spec| spec.replicas) == Some(1) })
-        .await;
+    until("it is scaled back", || async { only(&deployments).await.data["spec"]["replicas"] == 1 }).await;
     until_running(&binary, &id).await;
     eventually(&front, "echo__echo", json!({ "text": "again" })).await;
 
@@ -71,18 +66,14 @@ async fn what_somebody_else_changes_or_deletes_is_put_back() {
     eventually(&front, "echo__echo", json!({ "text": "and again" })).await;
 
     assert_eq!(binary.api().delete(&format!("/api/v1/installations/{id}")).await.status, 204);
-    cluster.emptied(hosted::LIMIT).await;
-    until("nothing is left", || async { cluster.leftovers().await.is_empty() }).await;
+    cluster.cleared(LIMIT).await;
     assert!(binary.stop().await.success());
     cluster.delete().await;
 }
 
 /// Deletes the only object of ours of a kind, and waits for the next one.
-async fn delete_and_see_again<K>(cluster: &Cluster)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let objects = Api::<K>::namespaced(cluster.client(), cluster.name());
+async fn delete_and_see_again<K: Resource<DynamicType = ()>>(cluster: &Cluster) {
+    let objects = objects::<K>(cluster);
     let object = only(&objects).await;
     objects.delete(&object.name_any(), &DeleteParams::default()).await.unwrap();
     until("it is there again", || async {
@@ -91,7 +82,11 @@ where
     .await;
 }
 
-async fn only<K: Clone + DeserializeOwned + Debug>(objects: &Api<K>) -> K {
+fn objects<K: Resource<DynamicType = ()>>(cluster: &Cluster) -> Api<DynamicObject> {
+    Api::namespaced_with(cluster.client(), cluster.name(), &ApiResource::erase::<K>(&()))
+}
+
+async fn only(objects: &Api<DynamicObject>) -> DynamicObject {
     let ours = ListParams::default().labels("app.kubernetes.io/managed-by=archestra");
     let mut found = objects.list(&ours).await.unwrap().items;
     assert_eq!(found.len(), 1, "{found:?}");
