@@ -238,9 +238,10 @@ async fn owner(state: &AdminState, who: &Who, scope: Option<&ScopeRef>) -> Resul
 
 /// The consumer with this id or slug, for a caller who may see it.
 async fn consumer(state: &AdminState, who: &Who, text: &str) -> Result<ConsumerId, Problem> {
-    let found = Directory::new(state).find_consumer(text).await?.filter(|found| {
-        access::sees(who, super::consumers::resource(found.value.kind), &found.value.scope)
-    });
+    let found = Directory::new(state)
+        .find_consumer(text)
+        .await?
+        .filter(|found| access::sees(who, super::consumers::resource(found.value.kind), &found.value.scope));
     found.map(|found| found.value.id).ok_or_else(|| {
         Problem::finding(
             "consumer",

@@ -231,8 +231,7 @@ async fn teams_users_and_tokens() {
     let read = rig.get(&rig.admin, &format!("/tokens/{id}")).await;
     assert!(!read.text.contains("arch_") && !read.text.contains("hash"), "{}", read.text);
     rig.post(&rig.admin, "/tokens", json!({"name": "ci", "expiresIn": "soon"})).await.problem(422);
-    for (write, field) in
-        [(json!({"name": " ci"}), "name"), (json!({"name": "ci", "consumer": "nowhere"}), "consumer")]
+    for (write, field) in [(json!({"name": " ci"}), "name"), (json!({"name": "ci", "consumer": "nowhere"}), "consumer")]
     {
         assert_eq!(rig.post(&rig.admin, "/tokens", write).await.problem(422).findings[0].field, field);
     }
