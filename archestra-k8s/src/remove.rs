@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long what a watch tells of pods is relied on before the API server is asked.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long a watch that is behind the API server is given to tell of the pods that there are.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// Ends the workload in this namespace and deletes all that was made for it. What is gone already is fine.
 ///
@@ -29,24 +31,43 @@ pub(crate) async fn everything(cluster: &Cluster, area: &Area, id: &WorkloadId) 
     Ok(pods)
 }
 
-/// Removes the NetworkPolicy of a removed workload when the watch sees its last pod go. What fails is collected later.
+/// Removes the NetworkPolicy of a removed workload when its last pod is gone. What fails is collected later.
+///
+/// The watch tells when to look, and the API server whether they are gone: a watch may be behind.
 pub(crate) async fn last_pod(cluster: Cluster, area: Arc<Area>, turns: Arc<Turns>, id: WorkloadId) {
     let mut changed = area.observer.changed();
-    while !area.observer.pods(&id).is_empty() {
-        if changed.changed().await.is_err() {
-            return;
+    loop {
+        while !area.observer.pods(&id).is_empty() {
+            // Applied again, it has pods for good.
+            if area.observer.has(&id) || changed.changed().await.is_err() {
+                return;
+            }
+        }
+        match with_the_last_pod(&cluster, &area, &turns, &id).await {
+            Ok(Pods::Ending) => sleep(BEHIND).await,
+            Ok(Pods::Gone) => return,
+            Err(error) => {
+                tracing::debug!(workload = %id, %error, "the NetworkPolicy of a removed workload is collected later");
+                return;
+            }
         }
     }
-    let _turn = turns.take(&id).await;
-    let removed = async {
-        let found =
-            cluster.find::<Deployment>("looking for a Deployment", &area.namespace, &names::object(&id)).await?;
-        // It may have been applied again.
-        if found.is_none() { network_policy(&cluster, &area.namespace, &id).await } else { Ok(()) }
-    };
-    if let Err(error) = removed.await {
-        tracing::debug!(workload = %id, %error, "the NetworkPolicy of a removed workload is collected later");
+}
+
+/// Removes the NetworkPolicy, unless a pod is left that it locks in.
+async fn with_the_last_pod(cluster: &Cluster, area: &Area, turns: &Turns, id: &WorkloadId) -> Result<Pods> {
+    let _turn = turns.take(id).await;
+    let found = cluster.find::<Deployment>("looking for a Deployment", &area.namespace, &names::object(id)).await?;
+    if found.is_some() {
+        // It was applied again, with the same NetworkPolicy.
+        return Ok(Pods::Gone);
     }
+    let ours = ListParams::default().labels(&names::select_workload(id, cluster.config.instance.as_deref()));
+    if !cluster.list::<Pod>("looking for pods", &area.namespace, &ours).await?.is_empty() {
+        return Ok(Pods::Ending);
+    }
+    network_policy(cluster, &area.namespace, id).await?;
+    Ok(Pods::Gone)
 }
 
 /// Deletes what a refused apply had made, of which nothing has run.
@@ -112,3 +133,6 @@ async fn pods_gone(cluster: &Cluster, area: &Area, id: &WorkloadId) -> Result<Po
         pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
+
+#[cfg(test)]
+mod tests;
