@@ -1,6 +1,7 @@
 //! What a Deployment may not ask for unless the operator's policy allows it, and what Kubernetes would refuse of it.
 
 mod resources;
+mod scheduling;
 mod volumes;
 
 use super::document::{Path, Step};
@@ -8,6 +9,7 @@ use crate::{
     config::{OverridePolicy, Relaxation},
     manifest::Context,
     names::{self, CONTAINER, MANAGED_BY_KEY, OWN_PREFIX, Wiring},
+    platform::Template,
     validate::image,
 };
 use archestra_core::runtime::WorkloadPullSecret;
@@ -111,6 +113,14 @@ impl Check<'_> {
         }
     }
 
+    /// What was saved before a rule was there is applied again as it was: the server would be gone for good when somebody deletes
+    /// its Deployment.
+    fn relax_since(&mut self, template: Template, what: Relaxation, reason: &str) {
+        if self.cx.platform.template >= template {
+            self.relax(what, reason);
+        }
+    }
+
     fn replicas(&mut self, replicas: &Value, wiring: Wiring) {
         let exclusive = self.cx.workload.spec.exclusive && wiring == Wiring::Bridge;
         if (exclusive || wiring == Wiring::Attach) && replicas.as_i64().is_some_and(|count| count > 1) {
@@ -129,7 +139,7 @@ impl Check<'_> {
                     }
                 } else if !NOTES.contains(&domain) {
                     let reason = format!("annotations of {domain} may give the pod networks, cloud roles or devices");
-                    check.relax(Relaxation::Annotations, &reason);
+                    check.relax_since(Template::Two, Relaxation::Annotations, &reason);
                 }
             });
         }
@@ -166,18 +176,8 @@ impl Check<'_> {
                 check.refuse(format!("Unsupported value: {policy}: supported values: \"Always\""), "remove it");
             }
         });
-        for key in ["nodeName", "schedulerName", "runtimeClassName"] {
-            self.inside(pod, key, |check, name| {
-                if name != "default-scheduler" {
-                    check.relax(Relaxation::Scheduling, "the cluster decides where and by what a pod is run");
-                }
-            });
-        }
-        self.inside(pod, "resourceClaims", |check, claims| {
-            if claims.as_array().is_some_and(|claims| !claims.is_empty()) {
-                check.relax(Relaxation::Devices, "devices of the node");
-            }
-        });
+        self.scheduling(pod);
+        self.claims(pod, "resourceClaims");
         self.inside(pod, "priorityClassName", |check, class| {
             if class.as_str().is_some_and(|class| class.starts_with("system-")) {
                 check.refuse(

@@ -8,6 +8,7 @@ use archestra_core::{
     testing::fixtures::{workload, workload_spec},
 };
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 fn spec(yaml: &str) -> WorkloadSpec {
     WorkloadSpec {
@@ -108,6 +109,11 @@ fn directives_that_are_not_known_are_refused() {
 fn what_nobody_may_ask_for_is_refused_with_its_line() {
     let pod = |text: &str| format!("spec:\n  template:\n    spec:\n      {text}\n");
     let container = |text: &str| pod(&format!("containers:\n      - name: mcp-server\n        {text}"));
+    let affinity = |term: &str| {
+        format!(
+            "affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{term}]}}}}}}"
+        )
+    };
     for (yaml, words) in [
         (pod("hostNetwork: true"), ["line 4", "hostNetwork"]),
         (pod("hostPID: true"), ["line 4", "hostPID"]),
@@ -138,6 +144,13 @@ fn what_nobody_may_ask_for_is_refused_with_its_line() {
         (pod("nodeName: node1"), ["line 4: spec.template.spec.nodeName", "allow `scheduling`"]),
         (pod("schedulerName: own"), ["line 4: spec.template.spec.schedulerName", "allow `scheduling`"]),
         (pod("runtimeClassName: runc"), ["line 4: spec.template.spec.runtimeClassName", "allow `scheduling`"]),
+        (pod("nodeSelector: {kubernetes.io/hostname: node1}"), ["line 4: spec.template.spec.nodeSelector", "allow `scheduling`"]),
+        (pod(&affinity("{matchFields: [{key: metadata.name, operator: In, values: [node1]}]}")), ["line 4", "allow `scheduling`"]),
+        (pod(&affinity("{matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node1]}]}")), ["line 4", "allow `scheduling`"]),
+        (
+            pod("affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchFields: [{key: metadata.name, operator: In, values: [node1]}]}}]}}"),
+            ["line 4", "allow `scheduling`"],
+        ),
         (pod("resourceClaims: [{name: gpu, resourceClaimName: c}]"), ["line 4", "allow `devices`"]),
         (container("resources: {limits: {nvidia.com/gpu: 1}}"), ["line 6", "allow `devices`"]),
         (container("resources: {requests: {hugepages-2Mi: 4Mi}}"), ["line 6", "hugepages-2Mi"]),
@@ -191,6 +204,48 @@ fn what_nobody_may_ask_for_is_refused_with_its_line() {
         ("kind: Deployment\nspec: {template: {spec: {containers: [{name: a, image: x}, {name: b, image: z}]}}}".to_owned(), ["line 2", "mcp-server"]),
     ] {
         assert_refused(&yaml, &words);
+    }
+}
+
+#[test]
+fn what_was_saved_before_a_rule_was_there_is_applied_again() {
+    let pod = |text: &str| format!("spec:\n  template:\n    spec:\n      {text}\n");
+    let container = |text: &str| pod(&format!("containers: [{{name: mcp-server, {text}}}]"));
+    let config = KubernetesConfig::default();
+    let today = Platform::today(&config, None);
+    let mut before = today.clone();
+    before.remove("template");
+    let findings = |yaml: &str, platform: &BTreeMap<String, String>| {
+        validate::findings(&WorkloadSpec { platform: platform.clone(), ..spec(yaml) }, &config)
+    };
+    for yaml in [
+        "spec: {template: {metadata: {annotations: {iam.amazonaws.com/role: admin}}}}".to_owned(),
+        pod("nodeName: node1"),
+        pod("nodeSelector: {kubernetes.io/hostname: node1}"),
+        pod("resourceClaims: [{name: gpu, resourceClaimName: c}]"),
+        container("resources: {limits: {nvidia.com/gpu: 1}}"),
+        container("resources: {claims: [{name: gpu}]}"),
+        container("resources: {limits: {memory: null}}"),
+    ] {
+        assert_eq!(findings(&yaml, &before), [], "{yaml}");
+        assert!(!findings(&yaml, &today).is_empty(), "{yaml}");
+    }
+    for yaml in [pod("hostNetwork: true"), container("securityContext: {privileged: true}")] {
+        assert!(!findings(&yaml, &before).is_empty(), "{yaml}: this was always refused");
+    }
+}
+
+#[test]
+fn nodes_are_chosen_by_what_they_are() {
+    let zone = "{key: topology.kubernetes.io/zone, operator: In, values: [a]}";
+    for yaml in [
+        "spec: {template: {spec: {nodeSelector: {disk: ssd}}}}".to_owned(),
+        format!(
+            "spec: {{template: {{spec: {{affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{{matchExpressions: [{zone}]}}]}}}}}}}}}}}}"
+        ),
+        "spec: {template: {spec: {affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname}]}}}}}".to_owned(),
+    ] {
+        assert_eq!(findings(&yaml), [""; 0], "{yaml}");
     }
 }
 
