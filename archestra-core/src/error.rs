@@ -5,6 +5,9 @@ use std::{error::Error as StdError, fmt, time::Duration};
 /// A boxed cause.
 pub type Source = Box<dyn StdError + Send + Sync + 'static>;
 
+/// What a conflict with a newer revision of a workload is about, and no other conflict.
+const STALE_REVISION: &str = "revision of workload";
+
 /// What every fallible function of the traits returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -136,6 +139,18 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+    }
+
+    /// Whether a runtime refused a revision because it has a newer one: whoever sent it goes on with the newest.
+    #[must_use]
+    pub fn is_stale_revision(&self) -> bool {
+        matches!(self, Self::Conflict { kind: STALE_REVISION, .. })
+    }
+
+    /// [`Error::Conflict`] of a workload's revision with a newer one, which [`is_stale_revision`](Self::is_stale_revision)
+    /// tells from every other conflict.
+    pub fn stale_revision(workload: impl fmt::Display, reason: impl Into<String>) -> Self {
+        Self::conflict(STALE_REVISION, workload, reason)
     }
 
     /// [`Error::NotFound`].

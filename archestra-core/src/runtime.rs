@@ -74,7 +74,8 @@ pub struct RequestCount {
 ///   and restarts nothing. It returns when the desired state is accepted, not when it is reached. Dropping the future leaves
 ///   it applied or not; applying again is always right. What it can tell at once that it will never run it may refuse as
 ///   [`Invalid`](crate::Error::Invalid), and then nothing is there; anything else that goes wrong is reported by the status.
-///   A revision that is older than the one that was applied last is a [`Conflict`](crate::Error::Conflict), and changes nothing.
+///   A revision that is older than the one that was applied last is a conflict that
+///   [`stale_revision`](crate::Error::stale_revision) makes, and changes nothing.
 /// * What is applied survives a restart of the platform; a runtime whose workloads end with the platform, such as local
 ///   processes, starts with none, and whoever owns the desired state applies it again.
 /// * [`status`](Self::status), [`logs`](Self::logs), [`restart`](Self::restart) and [`connect`](Self::connect) of an unknown

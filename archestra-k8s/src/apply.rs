@@ -35,8 +35,6 @@ use tokio::time::sleep;
 
 /// How often an apply that met another one is tried again.
 const TRIES: u32 = 5;
-/// What a conflict with a newer revision is about. Trying again does not help then.
-const STALE: &str = "workload";
 
 /// What an apply came to.
 pub(crate) struct Outcome {
@@ -60,7 +58,7 @@ pub(crate) async fn apply(
     loop {
         let error = match Box::pin(attempt(&task, &desired)).await {
             Err(error @ (Error::Conflict { .. } | Error::AlreadyExists { .. }))
-                if tries < TRIES && !is_stale(&error) =>
+                if tries < TRIES && !error.is_stale_revision() =>
             {
                 error
             }
@@ -103,7 +101,7 @@ async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
              older backup, delete the Deployment",
             workload.revision
         );
-        return Err(Error::conflict(STALE, id, reason));
+        return Err(Error::stale_revision(id, reason));
     }
     let desired = match &observed {
         Some(observed) => &manifest::desired_beside(desired.clone(), observed, workload, &cluster.config, namespace)?,
@@ -135,10 +133,6 @@ async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
     }
     let applied = Applied { revision: workload.revision, changed, namespace: Some(namespace.to_owned()) };
     Ok(Outcome { applied, deployment, parts })
-}
-
-fn is_stale(error: &Error) -> bool {
-    matches!(error, Error::Conflict { kind, .. } if *kind == STALE)
 }
 
 fn revision_of(deployment: &Deployment) -> Option<RevisionNumber> {

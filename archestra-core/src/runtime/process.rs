@@ -182,7 +182,7 @@ impl ProcessRuntime {
                 if there > workload.revision {
                     let reason =
                         format!("revision {there} is there, which is newer than revision {}", workload.revision);
-                    return Err(Error::conflict("workload", &workload.id, reason));
+                    return Err(Error::stale_revision(&workload.id, reason));
                 }
                 let mut rolls = false;
                 desired.send_modify(|desired| {

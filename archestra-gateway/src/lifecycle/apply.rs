@@ -134,19 +134,35 @@ impl Lifecycle {
         Ok(Workload { id: revision.workload.clone(), revision: revision.number, spec: revision.spec.clone(), secrets })
     }
 
-    /// Applies the newest stored revision of a workload; `None` when there is none any more.
+    /// Applies the newest stored revision of a workload; `None` when there is none any more. Where the runtime has got a newer
+    /// one from somebody else meanwhile, that is no refusal: the newest is applied then, which it may be already.
     pub(super) async fn apply_newest(&self, workload: &WorkloadId) -> Result<Option<RevisionNumber>> {
         let runtime =
             self.runtime().ok_or(Error::Unsupported { backend: "this platform", operation: "run servers" })?;
-        let Some((newest, desired)) = self.desired(workload).await? else { return Ok(None) };
-        let number = newest.value.number;
-        let outcome = match desired {
-            Ok(desired) => self.within("applying a workload", runtime.apply(&desired)).await,
-            Err(error) => Err(error),
-        };
-        self.inner.jobs.note_refusal(workload, outcome.as_ref().err().map(ToString::to_string));
-        self.note_namespace(newest, &outcome?).await;
-        Ok(Some(number))
+        for _ in 0..ATTEMPTS {
+            let Some((newest, desired)) = self.desired(workload).await? else { return Ok(None) };
+            let number = newest.value.number;
+            let outcome = match desired {
+                Ok(desired) => self.within("applying a workload", runtime.apply(&desired)).await,
+                Err(error) => Err(error),
+            };
+            if outcome.as_ref().is_err_and(Error::is_stale_revision) {
+                match self.history(workload).await?.pop() {
+                    None => return Ok(None),
+                    Some(now) if now.value.number > number => continue,
+                    // Nobody has stored what the runtime has: that does not pass by itself.
+                    Some(_) => {}
+                }
+            }
+            self.inner.jobs.note_refusal(workload, outcome.as_ref().err().map(ToString::to_string));
+            self.note_namespace(newest, &outcome?).await;
+            return Ok(Some(number));
+        }
+        Err(Error::Unavailable {
+            backend: "runtime",
+            reason: format!("newer revisions of workload {workload} keep coming; the newest is applied later"),
+            source: None,
+        })
     }
 
     /// The newest revision of a workload and what a runtime is asked for by it. Its secrets may take long to be read: if there

@@ -1,6 +1,7 @@
 //! Tests of the lifecycle on in-memory backends.
 
 mod consumers;
+mod crossing;
 mod doubt;
 mod entries;
 mod fakes;

@@ -153,7 +153,7 @@ impl Runtime for ScriptedRuntime {
             && running.workload.revision > workload.revision
         {
             let reason = format!("revision {} is there, which is newer", running.workload.revision);
-            return Err(Error::conflict("workload", &workload.id, reason));
+            return Err(Error::stale_revision(&workload.id, reason));
         }
         let applied = |changed| Applied { revision: workload.revision, changed, namespace: None };
         if let Some(running) = state.workloads.get_mut(&workload.id)

@@ -35,6 +35,10 @@ struct RuntimeState {
     workloads: BTreeMap<WorkloadId, (Workload, WorkloadStatus)>,
     phase: Option<WorkloadStatus>,
     refusals: VecDeque<Error>,
+    /// What it answers though it has accepted.
+    failures: VecDeque<Error>,
+    /// The next apply waits for it, where it is there.
+    held: Option<Arc<Notify>>,
     watchers: Vec<UnboundedSender<Result<WorkloadEvent>>>,
     applies: usize,
     platform: BTreeMap<String, String>,
@@ -86,6 +90,16 @@ impl FakeRuntime {
     /// Refuses the next workload that differs from what is there.
     pub(super) fn refuse_next(&self, error: Error) {
         self.state.lock().unwrap().refusals.push_back(error);
+    }
+
+    /// Answers the next workload that differs from what is there like this, though it has accepted it.
+    pub(super) fn fail_next(&self, error: Error) {
+        self.state.lock().unwrap().failures.push_back(error);
+    }
+
+    /// Lets the next apply wait until it is told to go on.
+    pub(super) fn hold_apply(&self) -> Arc<Notify> {
+        Arc::clone(self.state.lock().unwrap().held.insert(Arc::default()))
     }
 
     /// What workloads are in from now on, until they are set otherwise.
@@ -192,10 +206,17 @@ impl Runtime for FakeRuntime {
     }
 
     async fn apply(&self, workload: &Workload) -> Result<Applied> {
+        let held = self.state.lock().unwrap().held.take();
+        if let Some(held) = held {
+            held.notified().await;
+        }
         let mut state = self.state.lock().unwrap();
         // Where a workload runs is what an apply answers, and nothing that a later one changes.
         let placed = |spec: &WorkloadSpec| WorkloadSpec { namespace: Some("servers".to_owned()), ..spec.clone() };
         let known = state.workloads.get(&workload.id);
+        if known.is_some_and(|(there, _)| there.revision > workload.revision) {
+            return Err(Error::stale_revision(&workload.id, "a newer one is there"));
+        }
         let same = known.is_some_and(|(there, _)| {
             there.revision == workload.revision && placed(&there.spec) == placed(&workload.spec)
         });
@@ -210,6 +231,9 @@ impl Runtime for FakeRuntime {
             let status = state.phase.clone().unwrap_or_else(|| WorkloadStatus::new(Phase::Running));
             let status = WorkloadStatus { revision: Some(workload.revision), ..status };
             state.workloads.insert(workload.id.clone(), (workload.clone(), status));
+            if let Some(failure) = state.failures.pop_front() {
+                return Err(failure);
+            }
         }
         Ok(Applied { revision: workload.revision, changed: !same, namespace: Some("servers".to_owned()) })
     }

@@ -2,7 +2,7 @@
 
 use super::{RuntimeFixture, client::Client};
 use crate::{
-    ErrorKind,
+    Error, ErrorKind,
     catalog::Scope,
     id::InstallationId,
     runtime::{
@@ -83,6 +83,8 @@ pub async fn an_older_revision_is_refused(fixture: &RuntimeFixture) {
     let before = fixture.ready(&newer.id).await;
     let older = Workload { id: newer.id.clone(), revision: RevisionNumber(1), ..fixture.echo() };
     let refused = fixture.runtime.apply(&older).await;
+    let told = refused.as_ref().is_err_and(Error::is_stale_revision);
+    assert!(told, "that an older revision is refused is told from other conflicts: {refused:?}");
     fails(refused.map(drop), ErrorKind::Conflict, "an older revision than the one that is there is refused");
     let after = fixture.ready(&newer.id).await;
     assert_eq!(
