@@ -17,7 +17,7 @@ use archestra_core::{
     feed::{Version, Versioned},
     id::{EntryId, InstallationId, UserId},
     installation::{InstallValues, Installation, InstallationState, Owner, check_values},
-    runtime::WorkloadId,
+    runtime::{RevisionNumber, WorkloadId},
     secret::{SecretRef, SecretValue},
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,7 +183,7 @@ impl Lifecycle {
         }
     }
 
-    /// Adds the revision that an installation's workload needs now, if it has one.
+    /// Adds the revision that an installation's workload needs now, if it has one; with its number when there is a new one.
     pub(super) async fn push_revision(
         &self,
         changes: &mut CatalogChanges,
@@ -191,16 +191,15 @@ impl Lifecycle {
         installation: &Installation,
         cause: &'static str,
         renew: Renew,
-    ) -> Result<()> {
-        let Some(workload) = workload_id(&entry.spec, entry.id, installation.id) else { return Ok(()) };
+    ) -> Result<Option<RevisionNumber>> {
+        let Some(workload) = workload_id(&entry.spec, entry.id, installation.id) else { return Ok(None) };
         let values = WorkloadValues::of(&entry.spec, installation);
         let history = self.history(&workload).await?;
         let platform = self.platform(history.last().map(|newest| &newest.value));
-        let Some(spec) = build_workload_spec(&entry.spec, &values, &platform) else { return Ok(()) };
+        let Some(spec) = build_workload_spec(&entry.spec, &values, &platform) else { return Ok(None) };
         let secrets = secret_refs(entry, installation);
         let draft = RevisionDraft { workload, entry: entry.id, spec, secrets, cause, author: installation.author };
-        draft.push(changes, &history, renew, self.options().revision_history);
-        Ok(())
+        Ok(draft.push(changes, &history, renew, self.options().revision_history))
     }
 
     /// What goes on once an installation is there: its start, and whatever its entry became meanwhile.

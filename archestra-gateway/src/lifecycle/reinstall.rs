@@ -2,9 +2,9 @@
 
 use super::{
     ATTEMPTS, Lifecycle,
-    apply::{Renew, push_delete_history, secret_refs},
+    apply::{Renew, RevisionDraft, push_delete_history, secret_refs},
     install::supported,
-    now,
+    now, raced,
     secrets::INSTALLATIONS,
     workload_id,
 };
@@ -15,7 +15,7 @@ use archestra_core::{
     id::{InstallationId, UserId},
     installation::{Installation, InstallationState, check_values, install_fields},
     runtime::{Revision, RevisionNumber, WorkloadId},
-    secret::{Expect, SecretBundle, SecretRef, SecretValue},
+    secret::{SecretBundle, SecretRef, SecretValue},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,12 +125,13 @@ impl Lifecycle {
         let made_by = Installation { author, ..next.clone() };
         // What a shared deployment runs does not depend on its installations: their values go with requests.
         let renew = if entry.spec.shared_deployment { Renew::IfChanged } else { Renew::Always };
-        self.push_revision(&mut changes, entry, &made_by, "reinstall", renew).await?;
+        let made = self.push_revision(&mut changes, entry, &made_by, "reinstall", renew).await?;
         let ended = self.push_left(&mut changes, &stored.value, &next).await?;
         self.commit(changes).await?;
         let applied = match self.apply_newest(&workload).await {
             Err(error) if !error.is_retryable() && ended.is_none() => {
-                self.take_back(stored, &workload, before.last().map(|newest| newest.value.number)).await;
+                let former = before.last().map(|newest| &newest.value);
+                self.take_back(stored, &next, &workload, Former { revision: former, made }).await;
                 return Err(error);
             }
             Err(error) => {
@@ -163,21 +164,65 @@ impl Lifecycle {
     }
 
     /// Restores an installation whose new revision the runtime refused.
-    async fn take_back(&self, stored: &Versioned<Installation>, workload: &WorkloadId, newest: Option<RevisionNumber>) {
+    async fn take_back(
+        &self,
+        stored: &Versioned<Installation>,
+        refused: &Installation,
+        workload: &WorkloadId,
+        former: Former<'_>,
+    ) {
+        let id = stored.value.id;
         let restore = async {
-            let now = self.installation(stored.value.id).await?;
-            let mut changes = CatalogChanges::new().put(stored.value.clone(), now.expect());
-            for revision in self.history(workload).await? {
-                if newest.is_none_or(|newest| revision.value.number > newest) {
-                    changes.push_delete(revision.value.id, Expect::Any);
+            let mut last = None;
+            for _ in 0..ATTEMPTS {
+                match self.try_take_back(&stored.value, refused, workload, former).await {
+                    Err(error) if raced(&error) => last = Some(error),
+                    outcome => return outcome,
                 }
             }
-            self.commit(changes).await
+            last.map_or(Ok(()), Err)
         };
         if let Err(error) = restore.await {
-            tracing::warn!(installation = %stored.value.id, %error, "a refused reinstallation could not be taken back; the reconciler reports it");
+            tracing::warn!(installation = %id, %error, "a refused reinstallation could not be taken back; the reconciler reports it");
         }
-        self.bring_up(stored.value.id);
+        self.bring_up(id);
+    }
+
+    /// Forwards, with a revision of its own that is as the former one: the refused one may have reached the runtime, which
+    /// takes no older number from then on.
+    async fn try_take_back(
+        &self,
+        stored: &Installation,
+        refused: &Installation,
+        workload: &WorkloadId,
+        former: Former<'_>,
+    ) -> Result<()> {
+        let now = self.installation(stored.id).await?;
+        let history = self.history(workload).await?;
+        let others = now.value.values != refused.values
+            || now.value.secrets != refused.secrets
+            || now.value.workload != refused.workload
+            || former.made.is_some_and(|made| history.last().is_none_or(|newest| newest.value.number != made));
+        if others {
+            tracing::warn!(installation = %stored.id, "a refused reinstallation stays, because somebody has built upon it since");
+            return Ok(());
+        }
+        let mut changes = CatalogChanges::new().put(stored.clone(), now.expect());
+        let ended = self.push_left(&mut changes, refused, stored).await?;
+        if let (None, Some(_), Some(revision)) = (&ended, former.made, former.revision) {
+            let draft = RevisionDraft {
+                workload: workload.clone(),
+                entry: revision.entry,
+                spec: revision.spec.clone(),
+                secrets: revision.secrets.clone(),
+                cause: "rollback",
+                author: None,
+            };
+            draft.push(&mut changes, &history, Renew::Always, self.options().revision_history);
+        }
+        self.commit(changes).await?;
+        self.end_left(ended).await;
+        Ok(())
     }
 
     /// Removes the revisions of the workload that an installation had before, if it has another one now.
@@ -203,6 +248,15 @@ impl Lifecycle {
             self.end_workload(&workload).await;
         }
     }
+}
+
+/// The revisions of a workload around a reinstallation.
+#[derive(Debug, Clone, Copy)]
+struct Former<'a> {
+    /// The newest one before it, if there was one.
+    revision: Option<&'a Revision>,
+    /// The one that it made, if what runs was to change.
+    made: Option<RevisionNumber>,
 }
 
 /// What there is for each field that the entry asks for now: what is given, else what is stored. A secret does not become a

@@ -167,7 +167,11 @@ async fn a_refused_reinstallation_changes_nothing() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     rig.quiet().await;
     assert_eq!(rig.lifecycle.installation(id).await.unwrap().value, before);
-    assert_eq!(rig.lifecycle.revisions(id).await.unwrap().len(), 1);
+    let revisions = rig.lifecycle.revisions(id).await.unwrap();
+    assert_eq!(
+        (revisions.len(), &revisions[2].spec, &revisions[2].secrets),
+        (3, &revisions[0].spec, &revisions[0].secrets)
+    );
     assert_eq!(rig.references().await, 2);
     assert_eq!(rig.runtime.only().secrets["API_KEY"].expose(), "k3y");
 
@@ -179,6 +183,22 @@ async fn a_refused_reinstallation_changes_nothing() {
     let bundle = rig.lifecycle.bundle(tracker.value.secrets.as_ref()).await.unwrap();
     assert_eq!(bundle.get("token").unwrap().expose(), "t");
     assert_eq!(rig.references().await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reinstallation_that_fails_when_the_runtime_has_it_already_is_taken_back_there_too() {
+    let rig = Rig::new();
+    let (_, id) = installed(&rig).await;
+    let before = rig.lifecycle.installation(id).await.unwrap().value;
+    rig.runtime.fail_next(Error::backend("fake", "it broke behind it"));
+    rig.lifecycle.reinstall(id, values(&[("API_KEY", "other"), ("REGION", "us")]), None).await.unwrap_err();
+    rig.quiet().await;
+    let workload = rig.runtime.only();
+    assert_eq!((workload.revision, workload.secrets["API_KEY"].expose()), (RevisionNumber(3), "k3y"));
+    assert_eq!(workload.spec.args, ["--region=eu"]);
+    let status = rig.lifecycle.status(id).await.unwrap();
+    assert_eq!((status.installation.value, status.refused, status.desired), (before, None, Some(RevisionNumber(3))));
+    assert_eq!(rig.references().await, 2);
 }
 
 #[tokio::test(start_paused = true)]
