@@ -14,6 +14,7 @@ use archestra_k8s::{
     testing::{FakeCluster, FakeImage, RecordedRequest},
 };
 use futures::future::join_all;
+use http::Method;
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     core::v1::{Pod, Secret, Service},
@@ -158,6 +159,44 @@ async fn changed_network_settings_reach_what_runs_and_no_pod_is_touched() {
     assert!(third.apply(&workload).await.unwrap().changed, "the Deployment says what it was applied with");
     assert_eq!((pods(), deployment()), before);
     third.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_policy_that_is_refused_keeps_no_other_one_as_it_was() {
+    let cluster = cluster();
+    let platform = async |egress: Egress| {
+        let network = NetworkConfig { egress, ..NetworkConfig::default() };
+        let config =
+            KubernetesConfig { base_image: "example.com/base:1".to_owned(), network, ..KubernetesConfig::default() };
+        KubernetesRuntime::with_client(config, cluster.client()).await
+    };
+    let first = platform(Egress::default()).await;
+    let mut workloads = [workload(), workload(), workload()];
+    workloads.sort_by(|a, b| a.id.cmp(&b.id));
+    for workload in &workloads {
+        running(&first, workload).await;
+    }
+    first.shutdown().await;
+    cluster.forget_requests();
+    // The first one, and for good.
+    let path = format!("/networkpolicies/{}", workloads[0].id);
+    cluster.faults().fail_next_of(u32::MAX, 422, Method::PATCH, &path);
+    let second = platform(Egress::Everything).await;
+    let follows = |workload: &Workload| {
+        let policy = cluster.get::<NetworkPolicy>("default", workload.id.as_str()).unwrap();
+        policy.spec.unwrap().egress.is_none()
+    };
+    until("the others follow", || follows(&workloads[1]) && follows(&workloads[2])).await;
+    assert!(!follows(&workloads[0]));
+    let puts = || {
+        let requests = cluster.requests().into_iter();
+        requests.filter(|request| request.method == Method::PATCH).filter(|one| !one.path.contains(&path)).count()
+    };
+    assert_eq!(puts(), 2);
+    cluster.faults().heal();
+    until("and so does it, once it is taken", || follows(&workloads[0])).await;
+    assert_eq!(puts(), 2, "those that followed are left alone");
+    second.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
