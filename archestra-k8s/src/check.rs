@@ -7,11 +7,14 @@ use crate::{
 use archestra_core::{Error, Finding, Result, runtime::WorkloadSpec};
 use serde_json::json;
 
+/// Fields of findings that no field of the Deployment is behind.
+const UNPLACED: [&str; 2] = ["namespace", "workload"];
+
 /// What the API server refuses of the Deployment that a specification comes to. It is tried under a name that no workload has,
 /// and only tried.
 ///
 /// # Errors
-/// The API server did not say.
+/// The API server did not say, or said no to more than the Deployment itself.
 pub(crate) async fn check(cluster: &Cluster, namespace: &str, spec: &WorkloadSpec) -> Result<Vec<Finding>> {
     let desired = match manifest::desired(&validate::sample(spec), &cluster.config, namespace) {
         Ok(desired) => desired,
@@ -20,8 +23,9 @@ pub(crate) async fn check(cluster: &Cluster, namespace: &str, spec: &WorkloadSpe
     };
     match cluster.put("trying a Deployment", namespace, &desired.deployment, Write::DryRun).await {
         Ok(_) => Ok(Vec::new()),
-        // That the namespace is missing is nobody's fault who writes an entry.
-        Err(Error::Invalid(findings)) if findings.iter().any(|one| one.field == "namespace") => {
+        // That the namespace is missing or ends, that a quota is used up, or what a rule of the cluster refuses without naming a
+        // field: nobody can tell whether that is about what was written, and it may be over when it is applied.
+        Err(Error::Invalid(findings)) if findings.iter().any(|one| UNPLACED.contains(&one.field.as_str())) => {
             Err(Error::Invalid(findings))
         }
         Err(Error::Invalid(findings)) => Ok(match &spec.deployment_yaml {

@@ -39,14 +39,20 @@ async fn what_the_api_server_refuses_is_told_with_its_line_and_nothing_is_made()
         "{finding}"
     );
     assert!(runtime.check(&with("spec: {template: {spec: {nodeSelector: {disk: ssd}}}}")).await.unwrap().is_empty());
-    cluster.deny("Deployment", Some("not on a Monday"));
-    let findings = runtime.check(&refused_by_admission()).await.unwrap();
-    assert!(findings[0].reason.contains("not on a Monday"), "{findings:?}");
     assert!(cluster.all::<Deployment>("default").is_empty());
 }
 
-fn refused_by_admission() -> WorkloadSpec {
-    with("metadata: {annotations: {example.com/day: monday}}")
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_more_than_the_yaml_speaks_against_nothing_until_it_is_applied() {
+    let cluster = FakeCluster::new().image("example.com/base:1", echo());
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let spec = with("metadata: {annotations: {example.com/day: monday}}");
+    cluster.deny("Deployment", Some("exceeded quota: count, requested: count/deployments.apps=1"));
+    let not_asked = runtime.check(&spec).await.unwrap_err();
+    assert!(not_asked.to_string().contains("exceeded quota"), "{not_asked}");
+    let refused = runtime.apply(&fixtures::workload(spec)).await.unwrap_err();
+    assert!(refused.to_string().contains("exceeded quota"), "{refused}");
+    assert!(cluster.all::<Deployment>("default").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
