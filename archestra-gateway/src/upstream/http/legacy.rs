@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use http::StatusCode;
 
 use super::reader::Events;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, RpcFault};
 use super::{Attempt, Format, Setback};
 use crate::mcp::error::code;
 use crate::mcp::version::Era;
@@ -70,10 +70,7 @@ fn refused(attempt: Attempt<'_>, session: &Session, mapping: &Mapping, refusal: 
         _ => Err(plain),
     };
     let fault = refusal.rpc_fault();
-    if refusal.status == StatusCode::BAD_REQUEST
-        && session.has_id()
-        && fault.is_some_and(|fault| may_miss_session(fault.code))
-    {
+    if refusal.status == StatusCode::BAD_REQUEST && session.has_id() && fault.is_some_and(misses_session) {
         return Err(Setback::SessionLost(Box::new(outcome)));
     }
     let puts_in_doubt = fault.is_none_or(|fault| !fault.names_request || is_modern_complaint(fault.code));
@@ -83,11 +80,12 @@ fn refused(attempt: Attempt<'_>, session: &Session, mapping: &Mapping, refusal: 
     outcome.map_err(Setback::Final)
 }
 
-/// Whether a 400 with this error may be about the session. The revisions with sessions ask for 404, but the servers that are
-/// written after the examples of the official SDK say 400 and -32000, with the request's id or without. What JSON-RPC itself
-/// or a modern server has to say is about the request.
-const fn may_miss_session(number: i64) -> bool {
-    !is_modern_complaint(number) && !matches!(number, -32_768..=-32_600)
+/// Whether a 400 with this error is about the session, so that the request was not executed. The revisions with sessions ask
+/// for 404, but the servers that are written after the examples of the official SDK say 400 and one of these numbers, with the
+/// request's id or without. The same numbers serve for failures of a call that was executed: where the id is echoed, the words
+/// decide.
+const fn misses_session(fault: RpcFault) -> bool {
+    matches!(fault.code, -32_000 | -32_001) && (!fault.names_request || fault.speaks_of_session)
 }
 
 /// What a modern server says of a legacy request: it misses headers and `_meta`.

@@ -34,6 +34,8 @@ pub(in crate::upstream) struct RpcFault {
     pub(in crate::upstream) code: i64,
     /// Whether it names a request, as opposed to `null`.
     pub(in crate::upstream) names_request: bool,
+    /// Whether its words are about a session that is missing or was never initialized.
+    pub(in crate::upstream) speaks_of_session: bool,
 }
 
 impl Refusal {
@@ -61,7 +63,11 @@ impl Refusal {
     pub(in crate::upstream) fn rpc_fault(&self) -> Option<RpcFault> {
         match envelope::parse(self.json.as_ref()?) {
             Ok(Message::Response(response)) => match response.payload {
-                Payload::Error(error) => Some(RpcFault { code: error.code, names_request: response.id.is_some() }),
+                Payload::Error(error) => Some(RpcFault {
+                    code: error.code,
+                    names_request: response.id.is_some(),
+                    speaks_of_session: speaks_of_session(&error.message.value),
+                }),
                 Payload::Result(_) => None,
             },
             _ => None,
@@ -109,4 +115,9 @@ impl Refusal {
             _ => UpstreamError::protocol(server, format!("it answers with HTTP {number}")),
         }
     }
+}
+
+fn speaks_of_session(message: &str) -> bool {
+    let lower = message.to_ascii_lowercase();
+    lower.contains("session") || lower.contains("initializ")
 }

@@ -8,7 +8,7 @@ use archestra_core::credential::CredentialPlan;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::peer::{Peer, Seen, error, event, events, json_reply, legacy, legacy_handshake, live, reply, result};
+use super::peer::{Peer, Reply, Seen, error, event, events, json_reply, legacy, legacy_handshake, live, reply, result};
 use super::support::{Caller, legacy_call, modern_call, options, remote, upstreams, upstreams_with};
 use crate::upstream::{Answer, UpstreamError, UpstreamOptions};
 
@@ -220,14 +220,20 @@ async fn a_lost_session_is_opened_again_and_the_request_sent_once_more() {
 
 #[tokio::test]
 async fn a_session_that_is_refused_with_400_is_opened_again() {
-    for echoes in [true, false] {
+    for (echoes, code, text) in [
+        (true, -32000, "Bad Request: No valid session ID provided"),
+        (false, -32000, "Bad Request: No valid session ID provided"),
+        (true, -32000, "Bad Request: Server not INITIALIZED"),
+        (true, -32001, "Session not found"),
+        (false, -32000, "no"),
+    ] {
         let calls = AtomicUsize::new(0);
         let peer = legacy(move |seen| {
             let lost = calls.fetch_add(1, Ordering::SeqCst) == 1;
             async move {
                 if lost {
                     let id = if echoes { seen.message["id"].clone() } else { Value::Null };
-                    return reply(400, "application/json", error(&id, -32000).to_string());
+                    return refusal(&id, code, text);
                 }
                 json_reply(&result(&seen.message["id"], &json!({ "session": seen.header("mcp-session-id") })))
             }
@@ -236,9 +242,19 @@ async fn a_session_that_is_refused_with_400_is_opened_again() {
         let (upstreams, target) = (upstreams(), remote(&peer.url()));
         for expected in ["session-0", "session-1", "session-1"] {
             let message = Caller::legacy(legacy_call("1", "")).message(&upstreams, &target).await;
-            assert_eq!(message["result"]["session"], expected, "the id is echoed: {echoes}");
+            assert_eq!(message["result"]["session"], expected, "{code} {text:?}, the id is echoed: {echoes}");
         }
         assert_eq!(peer.seen("initialize").len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_failed_with_400_is_not_made_again() {
+    for (code, text) in [(-32000, "the ticket is closed"), (-32001, "no"), (-32003, "session"), (4711, "session")] {
+        let peer = legacy(move |seen| async move { refusal(&seen.message["id"], code, text) }).await;
+        let message = Caller::legacy(legacy_call("1", "")).message(&upstreams(), &remote(&peer.url())).await;
+        assert_eq!((&message["id"], &message["error"]["code"]), (&json!(1), &json!(code)));
+        assert_eq!((peer.seen("tools/call").len(), peer.seen("initialize").len()), (1, 1), "{code} {text:?}");
     }
 }
 
@@ -246,7 +262,7 @@ async fn a_session_that_is_refused_with_400_is_opened_again() {
 async fn a_400_that_a_new_session_does_not_mend_is_the_servers_answer() {
     let peer = legacy(|seen| async move {
         let code = if seen.message["params"]["arguments"]["a"] == 1 { -32000 } else { -32603 };
-        reply(400, "application/json", error(&seen.message["id"], code).to_string())
+        refusal(&seen.message["id"], code, "No valid session ID provided")
     })
     .await;
     let (upstreams, target) = (upstreams(), remote(&peer.url()));
@@ -259,6 +275,12 @@ async fn a_400_that_a_new_session_does_not_mend_is_the_servers_answer() {
     let message = Caller::legacy(other).message(&upstreams, &target).await;
     assert_eq!((&message["id"], &message["error"]["code"]), (&json!(2), &json!(-32603)));
     assert_eq!((peer.seen("tools/call").len(), peer.seen("initialize").len()), (3, 2));
+}
+
+/// A JSON-RPC error with status 400.
+fn refusal(id: &Value, code: i64, text: &str) -> Reply {
+    let message = json!({ "jsonrpc": "2.0", "id": id, "error": { "code": code, "message": text } });
+    reply(400, "application/json", message.to_string())
 }
 
 #[tokio::test]
