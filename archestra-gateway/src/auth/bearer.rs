@@ -23,13 +23,20 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 const CACHED: u64 = 10_000;
 const CACHE_TTL: Duration = Duration::from_secs(300);
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(500);
+/// How many lookups run at once: anybody can start one with any text.
+const LOOKUPS: usize = 256;
+/// How often one caller is looked up when identities change meanwhile.
+const TRIES: u32 = 4;
 /// The longest token that is looked up.
 const MAX_TOKEN: usize = 16 * 1024;
 
@@ -63,7 +70,31 @@ pub(crate) struct Authenticator {
     usages: Arc<Usages>,
     /// After each change of identities everybody is looked up anew: once, and not by each call that is under way.
     lookups: Flights<(TokenHash, u64), Known, AuthError>,
+    /// Bounds what the store is asked at once, on behalf of callers who may have gone by then.
+    turns: Arc<Semaphore>,
     tasks: Tasks,
+}
+
+/// Whether a credential was good a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Before,
+    Never,
+}
+
+impl Seen {
+    /// A turn to ask the store. Strangers get one at once or never, so that they cannot make a queue; those who were let in before
+    /// wait for theirs, since a change of identities sends all of them to the store at the same time.
+    async fn turn(self, turns: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, AuthError> {
+        let turn = match self {
+            Self::Never => turns.try_acquire_owned().ok(),
+            Self::Before => {
+                let turn = tokio::time::timeout(LOOKUP_TIMEOUT, turns.acquire_owned()).await;
+                turn.ok().and_then(Result::ok)
+            }
+        };
+        turn.ok_or(AuthError::Unavailable)
+    }
 }
 
 impl Authenticator {
@@ -71,8 +102,8 @@ impl Authenticator {
     pub(crate) fn new(store: Arc<dyn IdentityStore>, freshness: Arc<Freshness>, bounds: Bounds) -> Self {
         let known = Cache::builder().max_capacity(CACHED).time_to_live(CACHE_TTL).build();
         let (tasks, usages) = (Tasks::new(), Arc::new(Usages::new(bounds)));
-        let lookups = Flights::new(tasks.clone());
-        Self { store, freshness, known, epoch: AtomicU64::new(0), usages, lookups, tasks }
+        let (lookups, turns) = (Flights::new(tasks.clone()), Arc::new(Semaphore::new(LOOKUPS)));
+        Self { store, freshness, known, epoch: AtomicU64::new(0), usages, lookups, turns, tasks }
     }
 
     /// The caller of a request with these headers.
@@ -88,27 +119,42 @@ impl Authenticator {
     }
 
     async fn known(&self, credential: TokenHash) -> Result<Known, AuthError> {
-        if self.freshness.check().is_err() {
-            return Err(AuthError::Unavailable);
-        }
-        let epoch = self.epoch.load(Ordering::Acquire);
-        if let Some(known) = self.known.get(&credential)
-            && known.epoch == epoch
-        {
-            return alive(known);
-        }
-        // Boxed to keep small what a call carries along whose caller is known.
-        let (found, _) = Box::pin(self.lookups.join((credential, epoch), || {
-            let (store, usages, cache) = (Arc::clone(&self.store), Arc::clone(&self.usages), self.known.clone());
-            async move {
-                let known = look_up(&*store, &usages, credential, epoch).await?;
-                // Failures are not kept: a token that is made a moment later must work at once.
-                cache.insert(credential, known.clone());
-                Ok(known)
+        for _ in 0..TRIES {
+            if self.freshness.check().is_err() {
+                return Err(AuthError::Unavailable);
             }
-        }))
-        .await;
-        alive(found?)
+            let epoch = self.epoch.load(Ordering::Acquire);
+            let seen = match self.known.get(&credential) {
+                Some(known) if known.epoch == epoch => return alive(known),
+                Some(_) => Seen::Before,
+                None => Seen::Never,
+            };
+            // Boxed to keep small what a call carries along whose caller is known.
+            let found = Box::pin(self.look_up_together(credential, epoch, seen)).await;
+            // What was read before a change may be what has changed: a token that was revoked meanwhile is not let in.
+            if matches!(found, Err(AuthError::Unavailable)) || self.epoch.load(Ordering::Acquire) == epoch {
+                return alive(found?);
+            }
+        }
+        Err(AuthError::Unavailable)
+    }
+
+    async fn look_up_together(&self, credential: TokenHash, epoch: u64, seen: Seen) -> Result<Known, AuthError> {
+        let (found, _) = self
+            .lookups
+            .join((credential, epoch), || {
+                let (store, usages, cache) = (Arc::clone(&self.store), Arc::clone(&self.usages), self.known.clone());
+                let turns = Arc::clone(&self.turns);
+                async move {
+                    let _turn = seen.turn(turns).await?;
+                    let known = look_up(&*store, &usages, credential, epoch).await?;
+                    // Failures are not kept: a token that is made a moment later must work at once.
+                    cache.insert(credential, known.clone());
+                    Ok(known)
+                }
+            })
+            .await;
+        found
     }
 
     pub(super) fn forget_everybody(&self) {

@@ -108,6 +108,73 @@ async fn after_a_change_of_identities_each_token_is_looked_up_once_by_all_its_ca
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_is_revoked_while_it_is_looked_up_is_not_let_in() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryIdentity::default())));
+    let user = fixtures::user("a@example.com");
+    let (plain, token) = fixtures::token("mine", TokenOwner::User(user.id));
+    store.commit(IdentityChanges::new().create(user).create(token.clone())).await.unwrap();
+    let door = door(&store);
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    let before = store.faults().calls();
+    // The token is read, and then whom it stands for, which takes longer than the token lasts.
+    store.faults().delay(Duration::from_millis(100));
+    let (outcome, ()) = tokio::join!(door.authenticate(&map), async {
+        tokio::time::sleep(Duration::from_millis(110)).await;
+        assert_eq!(store.faults().calls() - before, 2, "the token has been read");
+        store.faults().delay(Duration::ZERO);
+        let revoked = IdentityChanges::new().delete(token.id, archestra_core::secret::Expect::Any);
+        store.commit(revoked).await.unwrap();
+        door.forget_everybody();
+    });
+    assert_eq!(outcome.unwrap_err(), AuthError::Invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_identities_change_faster_than_they_are_read_nobody_is_refused_for_good() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryIdentity::default())));
+    let (plain, token) = fixtures::token("org", TokenOwner::Organization);
+    store.commit(IdentityChanges::new().create(token)).await.unwrap();
+    let door = door(&store);
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    store.faults().delay(Duration::from_millis(100));
+    let changing = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            door.forget_everybody();
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = door.authenticate(&map) => outcome,
+        () = changing => unreachable!(),
+    };
+    assert_eq!(outcome.unwrap_err(), AuthError::Unavailable);
+    door.authenticate(&map).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_cannot_ask_for_more_than_the_store_can_bear_and_keep_nobody_out_who_was_in() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryIdentity::default())));
+    let (plain, token) = fixtures::token("org", TokenOwner::Organization);
+    store.commit(IdentityChanges::new().create(token)).await.unwrap();
+    let door = door(&store);
+    let known = headers(&format!("Bearer {}", plain.expose()));
+    door.authenticate(&known).await.unwrap();
+    door.forget_everybody();
+    store.faults().delay(Duration::from_millis(100));
+    let before = store.faults().calls();
+    let strangers = (0..400).map(|n| {
+        let map = headers(&format!("Bearer guess-{n}"));
+        let door = &door;
+        async move { door.authenticate(&map).await.unwrap_err() }
+    });
+    let (refused, let_in) = tokio::join!(futures::future::join_all(strangers), door.authenticate(&known));
+    let_in.unwrap();
+    assert_eq!(refused.iter().filter(|error| **error == AuthError::Invalid).count(), 256);
+    assert_eq!(refused.iter().filter(|error| **error == AuthError::Unavailable).count(), 400 - 256);
+    assert_eq!(store.faults().calls() - before, 257);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_let_in_while_revocations_could_go_unseen() {
     let store = Arc::new(MemoryIdentity::default());
     let (plain, token) = fixtures::token("org", TokenOwner::Organization);
