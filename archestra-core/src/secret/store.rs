@@ -96,7 +96,8 @@ impl StoredBundle {
 /// * Dropping a future before it is done leaves the write either done or not done.
 #[async_trait]
 pub trait SecretStore: fmt::Debug + Send + Sync + 'static {
-    /// What bundles may hold.
+    /// What bundles may hold. Whoever keeps what it has read goes by this, too: a value that is changed behind the platform's back
+    /// counts within a minute, and one that the store only refers to within seconds.
     fn accepts(&self) -> Accepts {
         Accepts::Values
     }

@@ -1,8 +1,9 @@
 //! The headers that an installation's requests carry: its credential and the entry's additional headers.
 //!
-//! They are read from the secret store when cold and never replaced by anything when they cannot be read. What the store keeps
-//! itself is never changed in its place, so that what was read holds as long as it is named. What the store only refers to
-//! may change at any time: it is read again in the background while it is used, and holds for a short time.
+//! They are read from the secret store when cold and never replaced by anything when they cannot be read. What was read holds
+//! for a time and is read again in the background while it is used. The platform itself never changes a value in its place,
+//! but people with access to the store may, and so may a store of an embedder's: that is noticed within a minute. What the store
+//! only refers to is changed in its place as a rule, and holds for a few seconds.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +30,9 @@ use super::tasks::Tasks;
 
 /// How long the secret store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How old headers may be that were made from what the store keeps itself.
+const STORED_TTL: Duration = Duration::from_secs(60);
 
 /// The headers of one installation's requests. Values are marked sensitive, so that nothing prints them.
 pub(super) struct CredentialHeaders {
@@ -96,26 +100,18 @@ impl Tag {
 struct Cached {
     tag: Arc<Tag>,
     headers: Arc<CredentialHeaders>,
-    /// When the store was asked, where the answer holds only for a time.
+    /// When the store was asked.
     read: u64,
     /// When the store is to be asked again.
     again: Arc<AtomicU64>,
-}
-
-/// How long what was read is good for, in milliseconds.
-#[derive(Debug, Clone, Copy)]
-enum Keep {
-    /// As long as it is named.
-    Always,
-    /// So long.
-    For(u64),
 }
 
 /// Makes and keeps the headers of installations.
 pub(super) struct Credentials {
     secrets: Arc<dyn SecretStore>,
     cache: Cache<InstallationId, Cached>,
-    keep: Keep,
+    /// How long what was read is good for, in milliseconds.
+    keep: u64,
     clock: Clock,
     flights: Flights<(InstallationId, Tag), Arc<CredentialHeaders>>,
 }
@@ -123,14 +119,12 @@ pub(super) struct Credentials {
 impl Credentials {
     /// `keep` is for what the store only refers to; at most so many installations are remembered.
     pub(super) fn new(secrets: Arc<dyn SecretStore>, keep: Duration, most: u64, tasks: Tasks, clock: Clock) -> Self {
-        let cache = Cache::builder().max_capacity(most);
-        let (keep, cache) = match secrets.accepts() {
-            Accepts::Values => (Keep::Always, cache.build()),
-            _ => {
-                let millis = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-                (Keep::For(millis), cache.time_to_live(keep).build())
-            }
+        let keep = match secrets.accepts() {
+            Accepts::Values => STORED_TTL,
+            _ => keep,
         };
+        let cache = Cache::builder().max_capacity(most).time_to_live(keep).build();
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
         Self { secrets, cache, keep, clock, flights: Flights::new(tasks) }
     }
 
@@ -176,8 +170,10 @@ impl Credentials {
     /// The headers, unless they were read too long ago. Whoever finds them half as old has them read again and does not wait.
     fn still_good(&self, target: &Arc<Target>, cached: Cached) -> Option<Arc<CredentialHeaders>> {
         // What needed no secret cannot change without a new version.
-        let (Keep::For(keep), Some(_)) = (self.keep, &cached.tag.secrets) else { return Some(cached.headers) };
-        let now = self.clock.now();
+        if cached.tag.secrets.is_none() {
+            return Some(cached.headers);
+        }
+        let (keep, now) = (self.keep, self.clock.now());
         if now.saturating_sub(cached.read) >= keep {
             return None;
         }
@@ -220,11 +216,8 @@ impl Credentials {
                 add_static(&mut map, &target, &bundles).map_err(fault)?;
             }
             let headers = Arc::new(CredentialHeaders::new(map));
-            let again = match keep {
-                Keep::Always => u64::MAX,
-                Keep::For(keep) => read.saturating_add(keep / 2),
-            };
-            let (tag, again) = (Arc::new(tag), Arc::new(AtomicU64::new(again)));
+            let again = Arc::new(AtomicU64::new(read.saturating_add(keep / 2)));
+            let tag = Arc::new(tag);
             cache.insert(target.installation().id, Cached { tag, headers: Arc::clone(&headers), read, again });
             Ok(headers)
         }

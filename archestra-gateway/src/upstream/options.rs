@@ -24,14 +24,17 @@ pub struct UpstreamOptions {
     pub idle_after: Duration,
     /// How many sessions with legacy servers are kept open.
     pub max_sessions: usize,
-    /// For how long a session that calls nothing keeps a process which serves one session at a time.
+    /// For how long a session that calls nothing keeps a process which serves one session at a time. One that goes on calling
+    /// keeps it for 60 s while others wait.
     pub exclusive_idle: Duration,
     /// How many unused channels are kept for one workload.
     pub max_idle_channels: usize,
     /// How many streams are kept open to hear of changed tools.
     pub max_listeners: usize,
     /// How old headers may be that were made from secrets which the secret store only refers to. While they are used they are
-    /// read again after half of that. What the store keeps itself holds until the installation or its entry changes.
+    /// read again after half of that, and calls do not wait for it; what cannot be read again in time is used no more. Of what
+    /// the store keeps itself the same holds for 60 s, whatever this says, and it is read at once when the installation or its
+    /// entry names other secrets.
     pub credential_ttl: Duration,
     /// For how many installations headers made from secrets are kept.
     pub max_credentials: u64,

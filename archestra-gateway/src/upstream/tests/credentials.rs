@@ -149,27 +149,49 @@ fn referring(secrets: &Arc<Secrets>, credential_ttl: Duration) -> Upstreams {
 }
 
 #[tokio::test]
-async fn what_the_store_keeps_itself_holds_until_it_is_named_otherwise() {
+async fn what_the_store_keeps_itself_holds_for_a_minute() {
     let (peer, secrets) = (echo().await, stored());
     let kept = UpstreamOptions { credential_ttl: Duration::ZERO, ..options() };
     let (upstreams, target) = (upstreams_with(kept, None, Arc::clone(&secrets)), static_target(&peer.url()));
     caller().message(&upstreams, &target).await;
-    secrets.down.store(true, Ordering::SeqCst);
+    upstreams.skip(Duration::from_secs(25));
     caller().message(&upstreams, &target).await;
-    assert_eq!(secrets.reads.load(Ordering::SeqCst), 2);
+    assert_eq!(secrets.reads.load(Ordering::SeqCst), 2, "it is not half as old yet");
+    secrets.down.store(true, Ordering::SeqCst);
+    upstreams.skip(Duration::from_secs(10));
+    caller().message(&upstreams, &target).await;
+    upstreams.skip(Duration::from_secs(30));
+    let outcome = caller().messages(&upstreams, &target).await;
+    let Err(UpstreamError::Credential { fault: CredentialFault::StoreUnavailable { .. }, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
 }
 
 #[tokio::test]
 async fn what_is_kept_elsewhere_is_read_again_while_calls_go_on() {
-    let (peer, secrets) = (echo().await, stored());
-    let (upstreams, target) = (referring(&secrets, Duration::from_secs(600)), static_target(&peer.url()));
-    caller().message(&upstreams, &target).await;
+    let secrets = stored();
+    let upstreams = referring(&secrets, Duration::from_secs(600));
+    renewed_while_calls_go_on(&secrets, &upstreams, Duration::from_secs(301)).await;
+}
+
+#[tokio::test]
+async fn what_is_changed_in_its_place_is_read_again_while_calls_go_on() {
+    let secrets = stored();
+    let upstreams = upstreams_with(options(), None, Arc::clone(&secrets));
+    renewed_while_calls_go_on(&secrets, &upstreams, Duration::from_secs(31)).await;
+}
+
+/// The value changes, and is used without a call that waits, once what was read is older than `half` of what it may be.
+async fn renewed_while_calls_go_on(secrets: &Secrets, upstreams: &Upstreams, half: Duration) {
+    let peer = echo().await;
+    let target = static_target(&peer.url());
+    caller().message(upstreams, &target).await;
     secrets.set("installation/b/1", &[("token", "renewed")]);
     secrets.slow.store(true, Ordering::SeqCst);
-    upstreams.skip(Duration::from_secs(301));
+    upstreams.skip(half);
     // The store does not answer yet, and nobody waits for it.
     for _ in 0..3 {
-        caller().message(&upstreams, &target).await;
+        caller().message(upstreams, &target).await;
     }
     let last = || peer.seen("tools/call").last().unwrap().header("authorization").to_owned();
     assert_eq!(last(), "Bearer t0k");
@@ -177,7 +199,7 @@ async fn what_is_kept_elsewhere_is_read_again_while_calls_go_on() {
     secrets.slow.store(false, Ordering::SeqCst);
     secrets.go.notify_one();
     for _ in 0..3000 {
-        caller().message(&upstreams, &target).await;
+        caller().message(upstreams, &target).await;
         if last() == "Bearer renewed" {
             return;
         }
