@@ -1,7 +1,7 @@
 //! Processes that serve one session at a time: who has them, for how long, and who waits.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +13,9 @@ use crate::upstream::{Target, UpstreamError, Upstreams};
 
 /// For how long a session keeps a process, unless somebody sets it otherwise.
 const IDLE: Duration = Duration::from_secs(15);
+
+/// For how long a session that goes on calling keeps it while others wait.
+const TENURE: Duration = Duration::from_secs(60);
 
 struct Rig {
     runtime: Arc<Connects>,
@@ -35,6 +38,10 @@ impl Rig {
 
     fn caller(session: Option<u128>) -> Caller {
         Caller { session, within: Duration::from_secs(60), ..Caller::legacy(legacy_call("1", "")) }
+    }
+
+    fn patient(session: Option<u128>) -> Caller {
+        Caller { within: Duration::from_secs(600), ..Self::caller(session) }
     }
 
     async fn call(&self, session: Option<u128>) -> Value {
@@ -124,4 +131,65 @@ async fn a_process_that_nobody_uses_is_given_up_for_those_who_wait_elsewhere() {
     assert_eq!(open(), 0);
     rig.call(Some(1)).await;
     assert_eq!(rig.channels(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_goes_on_calling_gives_its_process_up_for_those_who_wait() {
+    let rig = Rig::new();
+    rig.call(Some(1)).await;
+    let began = Instant::now();
+    let busy = async {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            rig.call(Some(1)).await;
+        }
+    };
+    let other = async {
+        sleep(Duration::from_secs(10)).await;
+        // The lifecycle asks for nobody; then another session, which comes after what the first one waits with already.
+        Rig::patient(None).message(&rig.upstreams, &rig.target).await;
+        let first = began.elapsed();
+        Rig::patient(Some(2)).message(&rig.upstreams, &rig.target).await;
+        first
+    };
+    let first = tokio::select! {
+        first = other => first,
+        () = busy => unreachable!(),
+    };
+    assert!(first >= TENURE && first <= TENURE + Duration::from_secs(1), "{first:?}");
+    // The calls of one turn have one channel: that of the first session, the lifecycle's, and so on.
+    assert_eq!(rig.channels(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_keeps_its_process_for_as_long_as_nobody_else_waits() {
+    let rig = Rig::new();
+    for _ in 0..20 {
+        rig.call(Some(1)).await;
+        sleep(IDLE / 2).await;
+    }
+    assert_eq!(rig.channels(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_first_has_the_next_turn() {
+    let rig = Rig::new();
+    rig.call(Some(1)).await;
+    let order = Mutex::new(Vec::new());
+    let call = async |session: u128| {
+        Rig::patient(Some(session)).message(&rig.upstreams, &rig.target).await;
+        order.lock().unwrap().push(session);
+    };
+    let newcomer = async {
+        sleep(Duration::from_secs(1)).await;
+        // The process is free, and those who wait do not know it yet.
+        rig.upstreams.end_session(1);
+        call(5).await;
+    };
+    let gives_up = async {
+        let impatient = Caller { within: Duration::from_millis(500), ..Rig::caller(Some(9)) };
+        impatient.messages(&rig.upstreams, &rig.target).await.unwrap_err();
+    };
+    tokio::join!(newcomer, gives_up, call(2), call(3), call(4));
+    assert_eq!(*order.lock().unwrap(), [2, 3, 4, 5]);
 }
