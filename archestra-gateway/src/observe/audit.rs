@@ -24,7 +24,8 @@ pub enum Overflow {
     /// What there is no room for is dropped, and counted in `audit_records_dropped_total`.
     #[default]
     Drop,
-    /// A call waits for room before it is made, as long as it may take. What is noted already is never given up.
+    /// A call waits for room before it is made, as long as it may take. What is noted already is never given up, unless the sink
+    /// refuses that very record for good: it is dropped alone, and counted as well.
     Wait,
 }
 
@@ -158,30 +159,87 @@ impl Task {
         }
     }
 
-    /// Writes a batch, however often it has to be tried. Dropping the future leaves it where it is. It is given up only where
-    /// newer records would be lost for it: the sink may take those.
+    /// Writes a batch, however often it has to be tried. Dropping the future leaves in it what is not written. A batch is given
+    /// up only where newer records would be lost for it, since the sink may take those; a record that the sink refuses is
+    /// given up by itself, since no record behind it would ever be written.
     async fn write(&self, batch: &mut Vec<AuditRecord>) {
-        let mut wait = FIRST_WAIT;
-        for attempt in 1_u32.. {
-            let outcome = tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(batch)).await;
-            match outcome {
-                Ok(Ok(())) => {
-                    batch.clear();
-                    return;
+        let (mut wait, mut tries) = (FIRST_WAIT, 0);
+        // Smaller once the batch was refused: so the records are found that the sink does not take.
+        let mut part = batch.len();
+        let mut written = 0;
+        while !batch.is_empty() {
+            let size = part.min(batch.len());
+            tries += 1;
+            match self.once(batch.split_at(size).0, tries).await {
+                Outcome::Written => {
+                    batch.drain(..size);
+                    written += size;
+                    (wait, tries) = (FIRST_WAIT, 0);
+                    part = size.saturating_mul(2);
+                    continue;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, attempt, "audit records could not be written"),
-                Err(_) => tracing::warn!(attempt, "the audit sink took too long"),
-            }
-            if attempt >= ATTEMPTS && self.overflow == Overflow::Drop && self.queued.capacity() == 0 {
-                break;
+                // As long as the sink has taken nothing else, it may be the sink that is to blame.
+                Outcome::Refused if size == 1 && (written > 0 || tries >= ATTEMPTS) => {
+                    let lost = if written == 0 && self.others_are_lost() { batch.len() } else { 1 };
+                    self.give_up(batch, lost);
+                    (wait, tries) = (FIRST_WAIT, 0);
+                    continue;
+                }
+                Outcome::Refused if size > 1 && (tries >= ATTEMPTS || size < batch.len() || written > 0) => {
+                    // The others come first: they tell whether the sink takes anything.
+                    batch.rotate_left(size);
+                    part = size / 2;
+                    tries = 0;
+                    continue;
+                }
+                Outcome::Refused if size < batch.len() => batch.rotate_left(size),
+                Outcome::Refused => {}
+                Outcome::Failed if tries >= ATTEMPTS && self.others_are_lost() => {
+                    return self.give_up(batch, batch.len());
+                }
+                Outcome::Failed => {}
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 4).min(LONGEST_WAIT);
         }
-        tracing::warn!(lost = batch.len(), "audit records were lost: the sink did not take them, and others wait");
-        self.meters.audit_dropped(batch.len() as u64);
-        batch.clear();
     }
+
+    async fn once(&self, records: &[AuditRecord], attempt: u32) -> Outcome {
+        match tokio::time::timeout(WRITE_TIMEOUT, self.sink.write(records)).await {
+            Ok(Ok(())) => Outcome::Written,
+            Ok(Err(error)) => {
+                let records = records.len();
+                tracing::warn!(%error, attempt, records, "audit records could not be written");
+                if error.is_retryable() { Outcome::Failed } else { Outcome::Refused }
+            }
+            Err(_) => {
+                tracing::warn!(attempt, "the audit sink took too long");
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// Whether there is no room for newer records, which nobody waits for.
+    fn others_are_lost(&self) -> bool {
+        self.overflow == Overflow::Drop && self.queued.capacity() == 0
+    }
+
+    /// Drops the first records of a batch.
+    fn give_up(&self, batch: &mut Vec<AuditRecord>, lost: usize) {
+        tracing::warn!(lost, "audit records were lost: the sink did not take them, and others wait");
+        self.meters.audit_dropped(lost as u64);
+        batch.drain(..lost);
+    }
+}
+
+/// What became of one try to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Written,
+    /// The sink does not answer: it may take the same records later.
+    Failed,
+    /// The sink will not take these records, whenever it is asked.
+    Refused,
 }
 
 #[cfg(test)]

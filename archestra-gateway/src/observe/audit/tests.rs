@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// A sink that is away until it is told otherwise.
+const POISON: &str = "poison";
+
+/// A sink that is away until it is told otherwise, and never takes what is called [`POISON`].
 #[derive(Debug, Default)]
 struct Away {
     sink: MemoryAudit,
@@ -26,6 +28,9 @@ impl AuditSink for Away {
         self.tries.fetch_add(1, Ordering::SeqCst);
         if !self.back.load(Ordering::SeqCst) {
             return Err(Error::unavailable("the sink", "away"));
+        }
+        if records.iter().any(|record| record.action == POISON) {
+            return Err(Error::invalid("action", "not one of ours", "use another"));
         }
         self.sink.write(records).await
     }
@@ -61,8 +66,20 @@ impl Writing {
     }
 
     fn offer(&self, records: usize) {
+        self.offer_of("tool.call", records);
+    }
+
+    fn offer_of(&self, action: &str, records: usize) {
         for _ in 0..records {
-            self.writer.offer(fixtures::audit_record("tool.call", Utc::now()));
+            self.writer.offer(fixtures::audit_record(action, Utc::now()));
+        }
+    }
+
+    /// Waits until so many records are written.
+    async fn written(&self, records: usize) {
+        let all = || async { self.sink.list(&AuditQuery::default()).await.unwrap().items.len() };
+        while all().await < records {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -128,4 +145,38 @@ async fn at_the_end_what_was_under_way_is_tried_again_and_then_counted() {
     writing.tried(2).await;
     writing.sink.back.store(true, Ordering::SeqCst);
     assert_eq!(writing.end().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_the_sink_refuses_holds_nothing_else_back() {
+    for overflow in [Overflow::Wait, Overflow::Drop] {
+        for (before, after) in [(0, 0), (0, 1), (1, 0), (0, 20), (20, 0), (7, 13)] {
+            let writing = Writing::with(overflow);
+            writing.sink.back.store(true, Ordering::SeqCst);
+            writing.offer(before);
+            writing.offer_of(POISON, 1);
+            writing.offer(after);
+            writing.written(before + after).await;
+            while writing.dropped() == "0" {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            writing.offer(1);
+            writing.written(before + after + 1).await;
+            assert_eq!(writing.dropped(), "1", "{overflow:?}, {before} before and {after} after");
+            assert_eq!(writing.end().await, before + after + 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_too_only_what_the_sink_refuses_is_lost() {
+    let writing = Writing::with(Overflow::Wait);
+    writing.sink.back.store(true, Ordering::SeqCst);
+    for _ in 0..5 {
+        writing.offer_of(POISON, 1);
+        writing.offer(3);
+    }
+    let meters = writing.meters.clone();
+    assert_eq!(writing.end().await, 15);
+    assert!(meters.render().contains("audit_records_dropped_total 5"), "{}", meters.render());
 }
