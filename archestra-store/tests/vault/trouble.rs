@@ -272,12 +272,16 @@ async fn what_was_read_is_kept_for_as_long_as_set_and_forgotten_by_a_write() {
 async fn what_was_read_is_kept_on_while_its_version_is_the_same_and_read_where_nobody_may_ask() {
     let (version, deleted, forbidden) =
         (Arc::new(AtomicUsize::new(1)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let lives = Arc::new(AtomicUsize::new(1));
     let (reads, looks) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let fake = Fake::start({
         let (version, deleted, forbidden) = (Arc::clone(&version), Arc::clone(&deleted), Arc::clone(&forbidden));
         let (reads, looks) = (Arc::clone(&reads), Arc::clone(&looks));
+        let lives = Arc::clone(&lives);
         move |asked| {
             let now = version.load(Ordering::SeqCst);
+            let life = lives.load(Ordering::SeqCst);
+            let written = format!("2026-11-{life:02}T00:00:00.{now:03}Z");
             match asked.path.as_str() {
                 "/v1/secret/metadata/archestra/entry/a/1" => {
                     looks.fetch_add(1, Ordering::SeqCst);
@@ -285,7 +289,9 @@ async fn what_was_read_is_kept_on_while_its_version_is_the_same_and_read_where_n
                         return Told::error(403, "permission denied");
                     }
                     let gone = if deleted.load(Ordering::SeqCst) { "2026-11-30T00:00:00Z" } else { "" };
-                    let versions = json!({now.to_string(): {"deletion_time": gone, "destroyed": false}});
+                    let versions = json!({
+                        now.to_string(): {"created_time": written, "deletion_time": gone, "destroyed": false},
+                    });
                     Told::ok(&json!({"current_version": now, "versions": versions}))
                 }
                 "/v1/secret/data/archestra/entry/a/1" => {
@@ -293,7 +299,8 @@ async fn what_was_read_is_kept_on_while_its_version_is_the_same_and_read_where_n
                     if deleted.load(Ordering::SeqCst) {
                         return Told::text(404, r#"{"errors":[]}"#);
                     }
-                    Told::ok(&json!({"data": {"k": now.to_string()}, "metadata": {"version": now}}))
+                    let value = if life == 1 { now.to_string() } else { format!("{now} of life {life}") };
+                    Told::ok(&json!({"data": {"k": value}, "metadata": {"version": now, "created_time": written}}))
                 }
                 _ => healthy(asked).unwrap_or_else(|| Told::error(400, "unexpected")),
             }
@@ -326,6 +333,17 @@ async fn what_was_read_is_kept_on_while_its_version_is_the_same_and_read_where_n
     deleted.store(true, Ordering::SeqCst);
     assert_eq!(read().await.0.unwrap_err().kind(), ErrorKind::NotFound, "what was deleted is gone");
     deleted.store(false, Ordering::SeqCst);
+    // The path is removed with all its versions and written anew, which counts from the beginning.
+    for life in 2..12 {
+        lives.store(life, Ordering::SeqCst);
+        assert_eq!(
+            read().await.0.unwrap(),
+            format!("2 of life {life}"),
+            "another write of the same number is another one"
+        );
+    }
+    lives.store(1, Ordering::SeqCst);
+    assert_eq!(read().await.0.unwrap(), "2");
     forbidden.store(true, Ordering::SeqCst);
     let mut refused = 0;
     for _ in 0..20 {

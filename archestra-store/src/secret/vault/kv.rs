@@ -41,21 +41,31 @@ pub(super) enum Field {
     Other,
 }
 
+/// The write that something at a path came of. A version alone does not tell: they begin at 1 again where a path was removed with
+/// all of them, and go back with a snapshot that is restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written {
+    version: u64,
+    /// When, as Vault says it.
+    at: String,
+}
+
 /// What is at a path.
 #[derive(Clone)]
 pub(super) struct Found {
     pub(super) fields: BTreeMap<String, Field>,
-    /// The version, where Vault counts them.
-    pub(super) version: Option<u64>,
+    /// Where Vault counts writes.
+    pub(super) written: Option<Written>,
 }
 
 impl Found {
     /// The version: that of Vault, or the number of our write, or 0 where somebody else wrote.
     pub(super) fn version(&self) -> u64 {
-        self.version.unwrap_or(match self.fields.get(WRITE_NUMBER) {
-            Some(Field::Number(number)) => *number,
-            _ => 0,
-        })
+        match (&self.written, self.fields.get(WRITE_NUMBER)) {
+            (Some(written), _) => written.version,
+            (None, Some(Field::Number(number))) => *number,
+            (None, _) => 0,
+        }
     }
 }
 
@@ -124,11 +134,12 @@ impl Kv {
         }
         let answer = self.session.call(&Call::new(Verb::Get, self.data(path))).await?;
         match self.version {
-            KvVersion::V1 => Ok(Found { fields: answer.data()?, version: None }),
+            KvVersion::V1 => Ok(Found { fields: answer.data()?, written: None }),
             KvVersion::V2 => {
                 let Versioned { data, metadata } = answer.data()?;
                 let fields = data.ok_or(Trouble::Absent)?;
-                Ok(Found { fields, version: Some(metadata.version) })
+                let written = Written { version: metadata.version, at: metadata.created_time };
+                Ok(Found { fields, written: Some(written) })
             }
         }
     }
@@ -166,10 +177,13 @@ impl Kv {
         }
     }
 
-    /// Whether this version, which was read before, is still what is at a path. Nobody can tell who may not ask, or on version 1.
-    pub(super) async fn is_current(&self, path: &str, version: Option<u64>) -> Result<bool, Trouble> {
+    /// Whether what was written then, and read before, is still what is at a path. Nobody can tell who may not ask, or on version
+    /// 1.
+    pub(super) async fn is_current(&self, path: &str, written: Option<&Written>) -> Result<bool, Trouble> {
         #[derive(Deserialize)]
         struct Version {
+            #[serde(default)]
+            created_time: String,
             deletion_time: String,
             destroyed: bool,
         }
@@ -178,7 +192,10 @@ impl Kv {
             current_version: u64,
             versions: BTreeMap<String, Version>,
         }
-        let Some(version) = version.filter(|_| self.looks.load(Ordering::Relaxed)) else { return Ok(false) };
+        let Some(written) = written.filter(|written| !written.at.is_empty() && self.looks.load(Ordering::Relaxed))
+        else {
+            return Ok(false);
+        };
         let Versions { current_version, versions } =
             match self.session.call(&Call::new(Verb::Get, self.metadata(path))).await {
                 Ok(answer) => answer.data()?,
@@ -190,8 +207,10 @@ impl Kv {
                 Err(Trouble::Absent) => return Ok(false),
                 Err(trouble) => return Err(trouble),
             };
-        let there = |version: &Version| version.deletion_time.is_empty() && !version.destroyed;
-        Ok(current_version == version && versions.get(&version.to_string()).is_some_and(there))
+        let same = |version: &Version| {
+            version.created_time == written.at && version.deletion_time.is_empty() && !version.destroyed
+        };
+        Ok(current_version == written.version && versions.get(&written.version.to_string()).is_some_and(same))
     }
 
     /// Removes a path with all its versions.
@@ -258,6 +277,8 @@ impl Kv {
 #[derive(Deserialize)]
 struct Metadata {
     version: u64,
+    #[serde(default)]
+    created_time: String,
 }
 
 /// Asks what is mounted, and of which version it is.

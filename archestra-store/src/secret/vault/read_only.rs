@@ -95,7 +95,7 @@ impl Inner {
         let outlived = self.cache.outlived(&key);
         let read = async {
             if let Some(outlived) = outlived
-                && self.kv.is_current(path, outlived.version).await?
+                && self.kv.is_current(path, outlived.written.as_ref()).await?
             {
                 return Ok(Some(outlived));
             }

@@ -3,7 +3,7 @@
 use super::{
     cache::Cache,
     config::{KvVersion, VaultConfig},
-    kv::{Field, Found, Kv, WRITE_NUMBER},
+    kv::{Field, Found, Kv, WRITE_NUMBER, Written},
     trouble::{BACKEND, Trouble},
 };
 use archestra_core::{
@@ -51,7 +51,7 @@ pub struct VaultStore {
 #[derive(Debug)]
 struct Inner {
     kv: Kv,
-    cache: Cache<SecretRef, StoredBundle>,
+    cache: Cache<SecretRef, Kept>,
     turns: Vec<Semaphore>,
 }
 
@@ -95,10 +95,17 @@ impl VaultStore {
     }
 }
 
+/// What was read, and the write that it came of.
+#[derive(Clone)]
+struct Kept {
+    stored: StoredBundle,
+    written: Option<Written>,
+}
+
 /// What came of reading.
 enum Read {
     /// What was read before is still there.
-    Same(StoredBundle),
+    Same(Kept),
     Anew(Found),
 }
 
@@ -114,11 +121,6 @@ impl Drop for Forgets<'_> {
 impl Inner {
     fn path(&self, reference: &SecretRef) -> String {
         self.kv.path(reference.as_str())
-    }
-
-    /// A version as Vault counts it, which version 1 of the engine does not.
-    fn counted(&self, SecretVersion(version): SecretVersion) -> Option<u64> {
-        (self.kv.version == KvVersion::V2).then_some(version)
     }
 
     async fn write(&self, path: &str, bundle: &SecretBundle, expect: Expect) -> Result<u64, Trouble> {
@@ -260,33 +262,35 @@ impl SecretStore for VaultStore {
     async fn get(&self, reference: &SecretRef) -> Result<StoredBundle> {
         let inner = &self.inner;
         if let Some(kept) = inner.cache.get(reference) {
-            return Ok(kept);
+            return Ok(kept.stored);
         }
         let mark = inner.cache.mark();
         let path = inner.path(reference);
         let outlived = inner.cache.outlived(reference);
         let reading = async {
             if let Some(outlived) = outlived
-                && inner.kv.is_current(&path, inner.counted(outlived.version)).await?
+                && inner.kv.is_current(&path, outlived.written.as_ref()).await?
             {
                 return Ok(Read::Same(outlived));
             }
             inner.kv.read(&path).await.map(Read::Anew)
         };
         let found = match inner.kv.session.within("reading", reference.as_str(), reading).await? {
-            Read::Same(stored) => {
-                inner.cache.keep(reference.clone(), &stored, mark);
-                return Ok(stored);
+            Read::Same(kept) => {
+                inner.cache.keep(reference.clone(), &kept, mark);
+                return Ok(kept.stored);
             }
             Read::Anew(found) => found,
         };
+        let written = found.written.clone();
         let stored = bundle_of(found).ok_or_else(|| Error::Backend {
             backend: BACKEND,
             reason: format!("not everything at {path} is a text: somebody else wrote there"),
             source: None,
         })?;
-        inner.cache.keep(reference.clone(), &stored, mark);
-        Ok(stored)
+        let kept = Kept { stored, written };
+        inner.cache.keep(reference.clone(), &kept, mark);
+        Ok(kept.stored)
     }
 
     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
