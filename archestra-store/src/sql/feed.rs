@@ -31,8 +31,6 @@ use uuid::Uuid;
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(5);
-/// What was seen longer ago is not what is there now.
-const FRESH: Duration = Duration::from_secs(2);
 /// After so many looks at the change counter the head is read in any case.
 const TRUSTED: u32 = 5;
 /// What the log calls a mark by which a commit is found again. No store follows it.

@@ -1,6 +1,6 @@
 //! A follower of the feed: reads the change log from its own position, so that a slow one costs nothing.
 
-use super::{FRESH, Head, LOOK, MAX_PAUSE, Pulse, change, head, mark_of};
+use super::{Head, LOOK, MAX_PAUSE, Pulse, change, head, mark_of};
 use crate::sql::{
     database::{Database, rows, stored},
     error::db_error,
@@ -80,6 +80,7 @@ impl<K: Send + Sync> Follower<K> {
 
     /// The next event; `None` once the store is closed.
     pub(super) async fn next(&mut self) -> Option<Result<FeedEvent<K>>> {
+        let asked = Instant::now();
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
@@ -107,7 +108,7 @@ impl<K: Send + Sync> Follower<K> {
                     self.verify(position).await
                 }
                 Some(position) => {
-                    if let Some(event) = self.report(position, &pulse) {
+                    if let Some(event) = self.report(position, &pulse, asked) {
                         return Some(event);
                     }
                     if self.pulse.changed().await.is_err() {
@@ -142,8 +143,8 @@ impl<K: Send + Sync> Follower<K> {
         Some(FeedEvent::Confirmed { revision: StoreRevision(position) })
     }
 
-    /// What there is to say when nothing has changed.
-    fn report(&mut self, position: u64, pulse: &Pulse) -> Option<Result<FeedEvent<K>>> {
+    /// What there is to say when nothing has changed to somebody who waits since `asked`.
+    fn report(&mut self, position: u64, pulse: &Pulse, asked: Instant) -> Option<Result<FeedEvent<K>>> {
         if pulse.looks <= self.reported {
             return None;
         }
@@ -151,8 +152,8 @@ impl<K: Send + Sync> Follower<K> {
             self.reported = pulse.looks;
             return Some(Err(Error::Unavailable { backend: "database", reason: trouble.to_string(), source: None }));
         }
-        // A look that took long says nothing of now.
-        if pulse.begun.elapsed() > FRESH || self.confirmed.is_some_and(|at| at.elapsed() < CONFIRM) {
+        // Whoever waits takes it for as old as its waiting, so that a look may take as long as it does, but not begin before.
+        if pulse.begun < asked || self.confirmed.is_some_and(|at| at.elapsed() < CONFIRM) {
             return None;
         }
         self.reported = pulse.looks;
@@ -291,3 +292,6 @@ struct Found<K> {
 async fn within<T>(read: impl Future<Output = Result<T>> + Send) -> Result<T> {
     timeout(LOOK, read).await.unwrap_or(Err(Error::Timeout { operation: "reading changes", after: LOOK }))
 }
+
+#[cfg(test)]
+mod tests;
