@@ -19,7 +19,11 @@ use archestra_core::{
 use chrono::Utc;
 use feed::Update;
 use futures::stream::BoxStream;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod, networking::v1::NetworkPolicy};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Service},
+    networking::v1::NetworkPolicy,
+};
 use kube::Client;
 use std::{
     net::IpAddr,
@@ -127,8 +131,14 @@ impl Observer {
         self.lock().deployment(id).is_some()
     }
 
-    /// The address of a workload's Service.
-    pub(crate) fn service(&self, id: &WorkloadId) -> Option<IpAddr> {
+    /// The address of a workload's Service, if it has one. Where none is known yet, that Services have been listed is waited for.
+    pub(crate) async fn service(&self, id: &WorkloadId) -> Option<IpAddr> {
+        let known = self.lock().parts.service(id);
+        if known.is_some() {
+            return known;
+        }
+        let mut progress = self.progress.subscribe();
+        drop(progress.wait_for(|progress| progress.is_settled(<Service as store::Tracked>::KIND)).await);
         self.lock().parts.service(id)
     }
 

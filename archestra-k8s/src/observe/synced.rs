@@ -44,6 +44,11 @@ impl Progress {
         self.listed.contains(kind)
     }
 
+    /// Whether this kind was listed, or will not be until a person changes something.
+    pub(super) fn is_settled(&self, kind: &str) -> bool {
+        self.has_listed(kind) || self.problems.get(kind).is_some_and(|problem| problem.refused)
+    }
+
     /// This kind is listed now. Whether that is news.
     pub(super) fn note_listed(&mut self, kind: &'static str) -> bool {
         let well = self.problems.remove(kind).is_none();

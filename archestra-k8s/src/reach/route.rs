@@ -145,10 +145,13 @@ pub(super) async fn address(
 ) -> Result<Option<SocketAddr>> {
     let host = match way {
         Way::Pod => pod.address().ok_or_else(|| unavailable(format!("the pod {} has no address", pod.name())))?,
-        Way::Service => shared
-            .observer
-            .service(&link.id)
-            .ok_or_else(|| unavailable(format!("the Service {} has no address", crate::names::object(&link.id))))?,
+        Way::Service => {
+            // Right after a start it is not known yet what Services there are.
+            let limit = CONNECT.min(shared.config.call_timeout);
+            let known = timeout(limit, shared.observer.service(&link.id)).await;
+            let missing = || unavailable(format!("the Service {} has no address", crate::names::object(&link.id)));
+            known.ok().flatten().ok_or_else(missing)?
+        }
         Way::Name => {
             let name = service_name(shared, link);
             let found = timeout(shared.config.call_timeout, lookup_host((name.as_str(), port))).await;

@@ -18,6 +18,7 @@ use archestra_core::{
     runtime::{Runtime as _, Workload, WorkloadId, WorkloadSpec},
     testing::{Answer, ScriptedServer, fixtures},
 };
+use http::Method;
 use k8s_openapi::api::coordination::v1::Lease;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -125,4 +126,27 @@ async fn the_address_of_a_service_is_known_without_asking() {
     }
     let asked: Vec<_> = cluster.requests().into_iter().filter(|one| one.path.contains("/services/")).collect();
     assert!(asked.is_empty(), "the Role does not grant it: {asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_a_service_is_waited_for_until_services_are_listed() {
+    let cluster = cluster();
+    let first = KubernetesRuntime::with_client(config(), cluster.client()).await;
+    let workload = bridged();
+    first.apply(&workload).await.unwrap();
+    first.shutdown().await;
+    cluster.faults().fail_next_of(1, 503, Method::GET, "/services");
+    let second = Replica::new(&cluster).await;
+    let link = Link::new(workload.id.clone(), "default".to_owned(), CancellationToken::new());
+    let end = Instant::now() + LIMIT;
+    let pod = loop {
+        let place = second.observer.place(&workload.id).unwrap();
+        if let Some(pod) = place.pods.into_iter().find(|pod| view::is_ready(pod)) {
+            break ReadyPod::of(pod);
+        }
+        assert!(Instant::now() < end, "it is not ready");
+        sleep(Duration::from_millis(10)).await;
+    };
+    let found = route::address(&second.reach.0, &link, &pod, Way::Service, names::BRIDGE_PORT).await;
+    assert!(matches!(found, Ok(Some(_))), "{found:?}");
 }
