@@ -230,8 +230,8 @@ pub(super) fn request_headers(
 
 /// Whatever a caller may pass on: the protocol's own headers are made anew, and others belong to its connection.
 fn is_forwardable(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    !is_connection_header(name) && (!text.starts_with("mcp-") || text.starts_with(header::PARAM_PREFIX))
+    let made_anew = [header::SESSION_ID, header::PROTOCOL_VERSION, header::METHOD, header::NAME];
+    !is_connection_header(name) && !made_anew.contains(&name.as_str())
 }
 
 /// Whether a request that ended so may have been seen by a process that is gone now.

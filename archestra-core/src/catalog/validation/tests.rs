@@ -114,9 +114,23 @@ fn additional_headers_have_a_value_or_a_prompt_and_are_set_once() {
     check_remote(one(json!({"name": "x-tenant", "value": "a", "prompt": true})), &["additionalHeaders[0].value"]);
     check_remote(one(json!({"name": "x-tenant", "value": "a\r\nb: c"})), &["additionalHeaders[0].value"]);
     check_remote(one(json!({"name": "x-tenant", "value": "ä"})), &["additionalHeaders[0].value"]);
-    for name in
-        ["", "x tenant", "x:y", "Ä", "Host", "content-length", "Mcp-Session-Id", "mcp-param-region", &"x".repeat(257)]
-    {
+    for name in ["Mcp-Tenant", "mcp-parameters", "x-mcp-session-id"] {
+        check_remote(one(json!({"name": name, "value": "a"})), &[]);
+    }
+    for name in [
+        "",
+        "x tenant",
+        "x:y",
+        "Ä",
+        "Host",
+        "content-length",
+        "Mcp-Session-Id",
+        "MCP-Protocol-Version",
+        "mcp-method",
+        "Mcp-Name",
+        "mcp-param-region",
+        &"x".repeat(257),
+    ] {
         check_remote(one(json!({"name": name, "value": "a"})), &["additionalHeaders[0].name"]);
     }
     let twice = json!({"additionalHeaders": [{"name": "x-tenant", "value": "a"}, {"name": "X-Tenant", "value": "b"}]});

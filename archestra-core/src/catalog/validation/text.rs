@@ -21,7 +21,14 @@ const RESERVED_HEADERS: &[&str] = &[
     "accept-encoding",
     "expect",
     "last-event-id",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
 ];
+
+/// What the names of the headers begin with that the protocol makes of a tool's arguments.
+const PARAMETER_HEADERS: &str = "mcp-param-";
 
 /// What is wrong with a URL that a person typed.
 pub(crate) fn url_finding(field: &str, text: &str) -> Option<Finding> {
@@ -86,7 +93,7 @@ pub(crate) fn header_name_finding(field: &str, name: &str) -> Option<Finding> {
         return Some(Finding::new(field, format!("{name:?} is not a header name"), "use letters, digits and '-'"));
     }
     let lower = name.to_ascii_lowercase();
-    if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("mcp-") {
+    if RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with(PARAMETER_HEADERS) {
         return Some(Finding::new(field, format!("header {name} is set by the platform"), "use another header"));
     }
     None

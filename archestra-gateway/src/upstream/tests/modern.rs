@@ -58,7 +58,8 @@ async fn credential_wins_over_additional_over_forwarded() {
     }));
     let mut caller = Caller::modern(modern_call("1", ""))
         .with(archestra_core::credential::CredentialPlan::Static { installation: None, entry: None });
-    for name in ["x-one", "x-two", "x-three", "mcp-param-region", "mcp-session-id", "host", "connection"] {
+    for name in ["x-one", "x-two", "x-three", "mcp-param-region", "mcp-tenant", "mcp-session-id", "host", "connection"]
+    {
         caller.forwarded.insert(http::HeaderName::from_static(name), "forwarded".parse().unwrap());
     }
     caller.message(&upstreams(), &target).await;
@@ -68,6 +69,7 @@ async fn credential_wins_over_additional_over_forwarded() {
         ("x-two", "additional"),
         ("x-three", "forwarded"),
         ("mcp-param-region", "forwarded"),
+        ("mcp-tenant", "forwarded"),
         ("mcp-method", "tools/call"),
         ("connection", ""),
         ("mcp-session-id", ""),

@@ -24,10 +24,11 @@ fn static_fields_have_a_name_a_header_and_a_value_or_a_prompt() {
     check_static(json!({"name": "token", "header": "Authorization", "prefix": "Bearer "}), &[]);
     check_static(json!({"name": "api-key", "header": "x-api-key", "secret": false, "value": "v"}), &[]);
     check_static(json!({"name": "token", "header": "x-key", "value": "s3cret"}), &[]);
+    check_static(json!({"name": "token", "header": "mcp-token"}), &[]);
     for name in ["", "-a", "1a", "a.b", "a b", "ä"] {
         check_static(json!({"name": name, "header": "x-key"}), &["name"]);
     }
-    for header in ["", "x key", "connection", "Host", "Content-Length", "Mcp-Name", "mcp-anything", "Content-Type"] {
+    for header in ["", "x key", "connection", "Host", "Content-Length", "Mcp-Name", "mcp-param-x", "Content-Type"] {
         check_static(json!({"name": "token", "header": header}), &["header"]);
     }
     check_static(json!({"name": "token", "header": "x-key", "prefix": "Bearer\n"}), &["prefix"]);
@@ -211,5 +212,5 @@ fn no_header_is_sent_twice_whatever_its_case() {
     };
     check_remote(both("x-api-key", "x-tenant"), &[]);
     check_remote(both("X-Api-Key", "x-api-key"), &["additionalHeaders[0].name"]);
-    check_remote(both("x-key", "Mcp-Anything"), &["additionalHeaders[0].name"]);
+    check_remote(both("x-key", "Mcp-Name"), &["additionalHeaders[0].name"]);
 }
