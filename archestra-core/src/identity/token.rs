@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 const PREFIX: &str = "arch_";
 const MIN_SECRET: usize = 32;
+const MAX_NAME: usize = 256;
 
 /// A token as its owner holds it: `arch_` and at least 32 characters.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,7 +129,15 @@ pub struct Token {
 
 impl Validate for Token {
     fn findings(&self) -> Vec<Finding> {
-        let mut findings: Vec<_> = super::name_finding("a token", &self.name).into_iter().collect();
+        let mut findings = Vec::new();
+        let fits = !self.name.is_empty() && self.name.len() <= MAX_NAME && !self.name.chars().any(char::is_control);
+        if !fits || self.name.trim() != self.name {
+            findings.push(Finding::new(
+                "name",
+                "a token needs a name of 1 to 256 printable bytes without blanks around it",
+                "leave out blanks at its ends and line breaks, or choose another",
+            ));
+        }
         if self.expires_at.is_some_and(|at| at <= self.created_at) {
             findings.push(Finding::new("expiresAt", "it would never be accepted", "use a later time, or leave it out"));
         }

@@ -62,7 +62,10 @@ fn a_token_has_a_name_a_future_and_an_audience_that_fits() {
     };
     let consumer = "0190a000-0000-7000-8000-000000000002";
     assert!(token(json!({"expiresAt": "2026-11-20T00:00:01Z", "consumer": consumer})).is_empty());
-    for name in ["", " a", "a\nb"] {
+    for name in ["a", "a b", &"n".repeat(256)] {
+        assert!(token(json!({ "name": name })).is_empty(), "{name:?}");
+    }
+    for name in ["", " ", " a", "a ", "a\nb", &"n".repeat(257)] {
         assert_eq!(token(json!({ "name": name })), ["name"]);
     }
     assert_eq!(token(json!({"expiresAt": "2026-11-20T00:00:00Z"})), ["expiresAt"]);
