@@ -1,7 +1,10 @@
 //! Observing workloads: `mcp_server_deployment_status`, and connections to what is no longer there, which are forgotten.
 
 use crate::{observe::Meters, route::Names, upstream::Upstreams};
-use archestra_core::runtime::{Phase, Runtime, WorkloadEvent, WorkloadId, WorkloadSummary};
+use archestra_core::runtime::{
+    Phase, RevisionNumber, Runtime, WorkloadEvent, WorkloadId, WorkloadStatus, WorkloadSummary,
+};
+use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use std::{
     collections::{HashMap, HashSet},
@@ -22,9 +25,32 @@ pub(super) struct Observer {
 /// What was observed last.
 #[derive(Debug, Default)]
 struct Seen {
-    phases: HashMap<WorkloadId, Phase>,
+    last: HashMap<WorkloadId, Process>,
     /// Those whose names are not known yet.
     nameless: HashSet<WorkloadId>,
+}
+
+/// By what a process is told from the one that answered before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Process {
+    phase: Phase,
+    revision: Option<RevisionNumber>,
+    started_at: Option<DateTime<Utc>>,
+}
+
+impl Process {
+    fn of(summary: &WorkloadSummary) -> Self {
+        let WorkloadStatus { phase, revision, started_at, .. } = summary.status;
+        Self { phase, revision, started_at }
+    }
+}
+
+impl Seen {
+    /// Takes in how a workload is; whether what answers now may be another process than the one before.
+    fn is_another(&mut self, summary: &WorkloadSummary) -> bool {
+        let process = Process::of(summary);
+        self.last.insert(summary.id.clone(), process.clone()).as_ref() != Some(&process)
+    }
 }
 
 impl Observer {
@@ -32,10 +58,11 @@ impl Observer {
     pub(super) async fn run(self) {
         let mut seen = Seen::default();
         let mut changes = self.names.changes();
+        // Only what was looked at is taken as seen: a change that comes together with an event is not lost.
+        let mut before = *changes.borrow_and_update();
         loop {
             let mut events = self.runtime.watch();
             loop {
-                let before = *changes.borrow_and_update();
                 tokio::select! {
                     event = events.next() => match event {
                         Some(Ok(event)) => self.take(event, &mut seen),
@@ -43,8 +70,9 @@ impl Observer {
                         None => break,
                     },
                     Ok(()) = changes.changed() => {
-                        let renamed = changes.borrow().renamed != before.renamed;
-                        self.rename(renamed, &mut seen);
+                        let now = *changes.borrow_and_update();
+                        self.rename(now.renamed != before.renamed, &mut seen);
+                        before = now;
                     }
                 }
             }
@@ -55,12 +83,8 @@ impl Observer {
     fn take(&self, event: WorkloadEvent, seen: &mut Seen) {
         match event {
             WorkloadEvent::Snapshot(all) => {
-                // What changed before a snapshot was not told one by one, so that every connection is in doubt.
-                for summary in &all {
-                    self.upstreams.forget_workload(&summary.id);
-                }
                 let present: HashSet<&WorkloadId> = all.iter().map(|summary| &summary.id).collect();
-                let gone: Vec<_> = seen.phases.keys().filter(|id| !present.contains(id)).cloned().collect();
+                let gone: Vec<_> = seen.last.keys().filter(|id| !present.contains(id)).cloned().collect();
                 for id in &gone {
                     self.forget(id, seen);
                 }
@@ -68,11 +92,7 @@ impl Observer {
                     self.note(summary, seen);
                 }
             }
-            WorkloadEvent::Changed(summary) => {
-                // Whatever answers next is another process, maybe at another place.
-                self.upstreams.forget_workload(&summary.id);
-                self.note(&summary, seen);
-            }
+            WorkloadEvent::Changed(summary) => self.note(&summary, seen),
             WorkloadEvent::Removed(id) => self.forget(&id, seen),
             WorkloadEvent::ToolsChanged(_) => {}
         }
@@ -81,12 +101,15 @@ impl Observer {
     fn forget(&self, id: &WorkloadId, seen: &mut Seen) {
         self.upstreams.forget_workload(id);
         self.meters.workload_gone(id);
-        seen.phases.remove(id);
+        seen.last.remove(id);
         seen.nameless.remove(id);
     }
 
     fn note(&self, summary: &WorkloadSummary, seen: &mut Seen) {
-        seen.phases.insert(summary.id.clone(), summary.status.phase);
+        if seen.is_another(summary) {
+            // Whatever answers next is another process, maybe at another place. One that goes on keeps its connections.
+            self.upstreams.forget_workload(&summary.id);
+        }
         self.show(&summary.id, summary.status.phase, &mut seen.nameless);
     }
 
@@ -104,10 +127,10 @@ impl Observer {
     /// Newcomers can only be those without a name; a changed name may be anybody's.
     fn rename(&self, everybody: bool, seen: &mut Seen) {
         let ids: Vec<_> =
-            if everybody { seen.phases.keys().cloned().collect() } else { seen.nameless.iter().cloned().collect() };
+            if everybody { seen.last.keys().cloned().collect() } else { seen.nameless.iter().cloned().collect() };
         for id in ids {
-            if let Some(phase) = seen.phases.get(&id) {
-                self.show(&id, *phase, &mut seen.nameless);
+            if let Some(phase) = seen.last.get(&id).map(|last| last.phase) {
+                self.show(&id, phase, &mut seen.nameless);
             }
         }
     }
@@ -139,6 +162,50 @@ mod tests {
             secrets: Arc::new(MemorySecrets::new()),
             options: UpstreamOptions::default(),
         })
+    }
+
+    #[test]
+    fn only_another_process_is_taken_for_one() {
+        let mut seen = Seen::default();
+        let mut summary = WorkloadSummary {
+            id: WorkloadId::of_installation(archestra_core::id::InstallationId::new()),
+            namespace: None,
+            status: WorkloadStatus::new(Phase::Running),
+            drift: None,
+        };
+        assert!(seen.is_another(&summary));
+        summary.drift = Some("its replicas were changed".to_owned());
+        summary.status.reason = Some("a probe was late".to_owned());
+        assert!(!seen.is_another(&summary), "the same process goes on");
+        summary.status.started_at = Some(Utc::now());
+        assert!(seen.is_another(&summary) && !seen.is_another(&summary));
+        summary.status.revision = Some(RevisionNumber(2));
+        assert!(seen.is_another(&summary) && !seen.is_another(&summary));
+        summary.status.phase = Phase::Restarting;
+        assert!(seen.is_another(&summary) && !seen.is_another(&summary));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_comes_together_with_an_event_is_not_lost() {
+        let (runtime, meters) = (ScriptedRuntime::new(ScriptedServer::new("any")), Meters::new());
+        let names = Arc::new(Names::default());
+        let observed: Arc<dyn Runtime> = Arc::new(runtime.clone());
+        let (shown, called) = (meters.clone(), Arc::clone(&names));
+        let task = tokio::spawn(Observer { runtime: observed, upstreams: upstreams(), meters, names }.run());
+        let mut entry = fixtures::self_hosted_entry("tracker", &["x"]);
+        let workload = fixtures::workload(fixtures::workload_spec("any", &["x"]));
+        runtime.apply(&Workload { id: WorkloadId::of_entry(entry.id), ..workload.clone() }).await.unwrap();
+        runtime.apply(&workload).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        for n in 0..32 {
+            entry.spec.name = format!("name-{n}");
+            called.apply(entry.id.into(), Some(&Record::Entry(entry.clone())));
+            runtime.restart(&workload.id).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert!(shown.render().contains(&format!("server_name=\"name-{n}\"")), "{}", shown.render());
+        }
+        task.abort();
+        runtime.shutdown().await;
     }
 
     #[tokio::test(start_paused = true)]
