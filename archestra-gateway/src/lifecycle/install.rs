@@ -4,9 +4,9 @@ use super::{
     ATTEMPTS, Lifecycle,
     apply::{Renew, RevisionDraft, secret_refs},
     jobs::Claim,
-    listing::Amended,
     now, raced,
     secrets::INSTALLATIONS,
+    tools::Listed,
     verdict::{Verdict, verdict},
     workload::{WorkloadValues, build_workload_spec},
     workload_id,
@@ -45,6 +45,28 @@ enum Attempted {
     EntryChanged(Error),
 }
 
+/// What a server listed, and for which version of its entry.
+#[derive(Debug)]
+struct Heard {
+    entry: Entry,
+    listed: Vec<Listed>,
+}
+
+impl Heard {
+    /// Whether the server would be asked in the same way. The values are those of one request.
+    fn holds_for(&self, entry: &Entry) -> bool {
+        let (before, after) = (&self.entry.spec, &entry.spec);
+        self.entry.secrets == entry.secrets
+            && self.entry.saved_by_admin == entry.saved_by_admin
+            && before.remote == after.remote
+            && before.self_hosted == after.self_hosted
+            && before.credential == after.credential
+            && before.additional_headers == after.additional_headers
+            && before.tool_concurrency == after.tool_concurrency
+            && before.shared_deployment == after.shared_deployment
+    }
+}
+
 impl Lifecycle {
     /// Installs an entry.
     ///
@@ -74,9 +96,10 @@ impl Lifecycle {
 
     async fn install_owned(&self, request: InstallRequest) -> Result<Versioned<Installation>> {
         let mut last = None;
+        let mut heard = None;
         for _ in 0..ATTEMPTS {
-            // What was checked, tried and made of the entry holds for no other version of it.
-            match self.install_as_it_is(request.clone()).await? {
+            // What was checked and made of the entry holds for no other version of it.
+            match self.install_as_it_is(request.clone(), &mut heard).await? {
                 Attempted::Installed(installed) => return Ok(installed),
                 Attempted::EntryChanged(error) => last = Some(error),
             }
@@ -84,7 +107,7 @@ impl Lifecycle {
         Err(last.unwrap_or_else(|| changing(request.entry)))
     }
 
-    async fn install_as_it_is(&self, request: InstallRequest) -> Result<Attempted> {
+    async fn install_as_it_is(&self, request: InstallRequest, heard: &mut Option<Heard>) -> Result<Attempted> {
         let entry = self.entry(request.entry).await?;
         let values = self.prepare_install(&entry.value, &request).await?;
         let id = InstallationId::new();
@@ -97,7 +120,7 @@ impl Lifecycle {
         let secrets = self.keep(INSTALLATIONS, id, &values.secret).await?;
         let installation = draft(&entry.value, id, request, values, secrets.clone());
         let outcome = match &installation.workload {
-            None => self.install_remote(&entry, installation).await,
+            None => self.install_remote(&entry, installation, heard).await,
             Some(workload) => self.install_hosted(&entry, workload, &installation, &mut claim).await,
         };
         match &outcome {
@@ -107,16 +130,18 @@ impl Lifecycle {
         outcome
     }
 
-    async fn install_remote(&self, stored: &Versioned<Entry>, installation: Installation) -> Result<Attempted> {
+    async fn install_remote(
+        &self,
+        stored: &Versioned<Entry>,
+        installation: Installation,
+        heard: &mut Option<Heard>,
+    ) -> Result<Attempted> {
         let entry = &stored.value;
-        let deadline = self.options().discover_timeout;
-        let definitions =
-            self.list_once(entry, &installation).await.map_err(|error| error.into_error(entry, deadline))?;
-        let listed = Self::usable(entry, definitions);
+        let listed = self.hear(entry, &installation, heard).await?;
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let unwritten = Versioned { version: Version(0), value: installation.clone() };
-            let planned = self.plan_listing(entry, unwritten, None, &listed).await?;
+            let planned = self.plan_listing(entry, unwritten, None, listed).await?;
             match self.commit(planned.changes.require(entry.id, stored.expect())).await {
                 Ok(_) => return Ok(Attempted::Installed(planned.installation)),
                 Err(error) if is_about_entry(&error) => return Ok(Attempted::EntryChanged(error)),
@@ -127,6 +152,26 @@ impl Lifecycle {
             }
         }
         Err(last.unwrap_or_else(|| changing(entry.id)))
+    }
+
+    /// What the server lists. It is asked once, unless an edit of the entry changes what it is asked, or where.
+    async fn hear<'a>(
+        &self,
+        entry: &Entry,
+        installation: &Installation,
+        heard: &'a mut Option<Heard>,
+    ) -> Result<&'a [Listed]> {
+        let known = heard.take().filter(|heard| heard.holds_for(entry));
+        let fresh = match known {
+            Some(known) => known,
+            None => {
+                let deadline = self.options().discover_timeout;
+                let definitions =
+                    self.list_once(entry, installation).await.map_err(|error| error.into_error(entry, deadline))?;
+                Heard { entry: entry.clone(), listed: Self::usable(entry, definitions) }
+            }
+        };
+        Ok(&heard.insert(fresh).listed)
     }
 
     async fn install_hosted(
@@ -216,23 +261,36 @@ impl Lifecycle {
 
     async fn follow_entry(&self, before: &Entry, id: InstallationId) {
         let follow = async {
-            let stored = self.installation(id).await?;
-            let entry = self.entry(stored.value.entry).await?.value;
-            let secrets = if before.secrets == entry.secrets { FixedSecrets::Unchanged } else { FixedSecrets::Changed };
-            if let Verdict::Ask(reason) = verdict(&before.spec, &entry.spec, &stored.value, secrets) {
-                let asks = |installation: &mut Installation| {
-                    installation.reinstall_required = Some(reason.clone());
-                    Amended::Yes
-                };
-                return self.amend(id, asks).await.map(drop);
+            let mut tries = 1;
+            loop {
+                match self.try_follow_entry(before, id).await {
+                    Err(error) if raced(&error) && tries < ATTEMPTS => tries += 1,
+                    outcome => return outcome,
+                }
             }
-            let mut changes = CatalogChanges::new();
-            self.push_revision(&mut changes, &entry, &stored.value, "install", Renew::IfChanged).await?;
-            self.commit(changes).await.map(drop)
         };
         if let Err(error) = follow.await {
             tracing::warn!(installation = %id, %error, "an installation could not follow a change of its entry");
         }
+    }
+
+    async fn try_follow_entry(&self, before: &Entry, id: InstallationId) -> Result<()> {
+        let stored = self.installation(id).await?;
+        let as_read = self.entry(stored.value.entry).await?;
+        let entry = &as_read.value;
+        let secrets = if before.secrets == entry.secrets { FixedSecrets::Unchanged } else { FixedSecrets::Changed };
+        let mut changes = CatalogChanges::new();
+        if let Verdict::Ask(reason) = verdict(&before.spec, &entry.spec, &stored.value, secrets) {
+            let expect = stored.expect();
+            let asked = Installation { reinstall_required: Some(reason), updated_at: now(), ..stored.value };
+            changes.push_put(asked, expect);
+        } else {
+            self.push_revision(&mut changes, entry, &stored.value, "install", Renew::IfChanged).await?;
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.commit(changes.require(entry.id, as_read.expect())).await.map(drop)
     }
 
     /// Refuses what the runtime cannot run.
@@ -278,7 +336,7 @@ pub(super) fn supported(entry: &Entry) -> Result<()> {
 }
 
 /// Whether a commit failed because the entry is no longer as it was.
-fn is_about_entry(error: &Error) -> bool {
+pub(super) fn is_about_entry(error: &Error) -> bool {
     matches!(error, Error::Conflict { kind: "entry", .. })
 }
 

@@ -38,9 +38,12 @@ impl Lifecycle {
             let mut last = None;
             for _ in 0..ATTEMPTS {
                 match this.reinstall_owned(id, values.clone(), author).await {
-                    Err(error @ Error::Conflict { kind: "installation" | "tool" | "assignment" | "revision", .. }) => {
-                        last = Some(error)
-                    }
+                    Err(
+                        error @ Error::Conflict {
+                            kind: "installation" | "tool" | "assignment" | "revision" | "entry",
+                            ..
+                        },
+                    ) => last = Some(error),
                     Err(error @ Error::AlreadyExists { .. }) => last = Some(error),
                     outcome => return outcome,
                 }
@@ -58,11 +61,12 @@ impl Lifecycle {
         author: Option<UserId>,
     ) -> Result<Versioned<Installation>> {
         let stored = self.installation(id).await?;
-        let entry = self.entry(stored.value.entry).await?.value;
-        supported(&entry)?;
-        self.check_runnable(&entry)?;
+        let as_read = self.entry(stored.value.entry).await?;
+        let entry = &as_read.value;
+        supported(entry)?;
+        self.check_runnable(entry)?;
         let kept = self.written(stored.value.secrets.as_ref()).await?;
-        let given = merge(&entry, &stored.value, &kept, values);
+        let given = merge(entry, &stored.value, &kept, values);
         let values = check_values(&entry.spec, given, &BTreeSet::new()).map_err(Error::Invalid)?;
 
         self.check_secrets(stored.value.owner, &values.secret)?;
@@ -83,9 +87,9 @@ impl Lifecycle {
         }
         next.workload = workload;
         let outcome = if next.workload.is_none() {
-            self.reinstall_remote(&entry, &stored, next).await
+            self.reinstall_remote(&as_read, &stored, next).await
         } else {
-            self.reinstall_hosted(&entry, &stored, next, author).await
+            self.reinstall_hosted(&as_read, &stored, next, author).await
         };
         match (&outcome, rotated) {
             (Ok(_), true) => self.retire(stored.value.secrets.as_ref()),
@@ -97,31 +101,33 @@ impl Lifecycle {
 
     async fn reinstall_remote(
         &self,
-        entry: &Entry,
+        as_read: &Versioned<Entry>,
         stored: &Versioned<Installation>,
         next: Installation,
     ) -> Result<Versioned<Installation>> {
+        let entry = &as_read.value;
         let deadline = self.options().discover_timeout;
         let definitions = self.list_once(entry, &next).await.map_err(|error| error.into_error(entry, deadline))?;
         let listed = Self::usable(entry, definitions);
         let next = Versioned { version: stored.version, value: next };
         let mut planned = self.plan_listing(entry, next, Some(&stored.value), &listed).await?;
         let ended = self.push_left(&mut planned.changes, &stored.value, &planned.installation.value).await?;
-        self.commit(planned.changes).await?;
+        self.commit(planned.changes.require(entry.id, as_read.expect())).await?;
         self.end_left(ended).await;
         Ok(planned.installation)
     }
 
     async fn reinstall_hosted(
         &self,
-        entry: &Entry,
+        as_read: &Versioned<Entry>,
         stored: &Versioned<Installation>,
         next: Installation,
         author: Option<UserId>,
     ) -> Result<Versioned<Installation>> {
+        let entry = &as_read.value;
         let Some(workload) = next.workload.clone() else { return Err(remote(next.id)) };
         let before = self.history(&workload).await?;
-        let mut changes = CatalogChanges::new().put(next.clone(), stored.expect());
+        let mut changes = CatalogChanges::new().put(next.clone(), stored.expect()).require(entry.id, as_read.expect());
         let made_by = Installation { author, ..next.clone() };
         // What a shared deployment runs does not depend on its installations: their values go with requests.
         let renew = if entry.spec.shared_deployment { Renew::IfChanged } else { Renew::Always };

@@ -1,9 +1,9 @@
 //! Putting a removed installation back, as the one that it was.
 
-use super::{Lifecycle, apply::Renew, now, secrets::INSTALLATIONS, workload_id};
+use super::{ATTEMPTS, Lifecycle, apply::Renew, install::is_about_entry, now, secrets::INSTALLATIONS, workload_id};
 use archestra_core::{
     Error, Result,
-    catalog::{CatalogChanges, CatalogStoreExt, Query},
+    catalog::{CatalogChanges, CatalogStoreExt, Entry, Query},
     feed::{Version, Versioned},
     installation::{Installation, InstallationState},
     secret::{SecretBundle, SecretValue},
@@ -32,7 +32,7 @@ impl Lifecycle {
         values: BTreeMap<String, SecretValue>,
     ) -> Result<Versioned<Installation>> {
         let id = former.id;
-        let entry = self.entry(former.entry).await?.value;
+        let entry = self.entry(former.entry).await?;
         let secret = values.into_iter().filter(|(name, _)| former.secret_fields.contains(name));
         let bundle: SecretBundle = secret.collect();
         let claim = self
@@ -40,28 +40,43 @@ impl Lifecycle {
             .jobs
             .claim(id)
             .ok_or_else(|| Error::conflict("installation", id, "it is being worked on; try again"))?;
+        let secrets = self.keep(INSTALLATIONS, id, &bundle).await?;
+        let former = Installation { secrets: secrets.clone(), updated_at: now(), ..former };
+        match self.put_back(entry, &former).await {
+            Ok(installation) => {
+                self.bring_up_claimed(id, claim);
+                Ok(Versioned { version: Version(1), value: installation })
+            }
+            Err(error) => {
+                self.abandon(secrets.as_ref(), id.into()).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Commits it as the entry has it, which may be edited meanwhile.
+    async fn put_back(&self, mut entry: Versioned<Entry>, former: &Installation) -> Result<Installation> {
+        let mut tries = 1;
+        loop {
+            match self.try_put_back(&entry, former).await {
+                Err(error) if is_about_entry(&error) && tries < ATTEMPTS => tries += 1,
+                outcome => return outcome,
+            }
+            entry = self.entry(former.entry).await?;
+        }
+    }
+
+    async fn try_put_back(&self, as_read: &Versioned<Entry>, former: &Installation) -> Result<Installation> {
+        let entry = &as_read.value;
         let rows = self.catalog().list_all::<Tool>(Query::Tools { entry: Some(entry.id) }).await?;
         let rows: BTreeSet<String> = rows.into_iter().map(|row| row.value.name).collect();
-        let workload = workload_id(&entry.spec, entry.id, id);
+        let workload = workload_id(&entry.spec, entry.id, former.id);
         let serves = workload.is_none() && former.tools.keys().all(|name| rows.contains(name));
-        let secrets = self.keep(INSTALLATIONS, id, &bundle).await?;
-        let installation = Installation {
-            state: if serves { former.state.clone() } else { InstallationState::Pending },
-            workload,
-            secrets: secrets.clone(),
-            updated_at: now(),
-            ..former
-        };
-        let mut changes = CatalogChanges::new().create(installation.clone());
-        let committed = async {
-            self.push_revision(&mut changes, &entry, &installation, "restore", Renew::IfChanged).await?;
-            self.commit(changes).await
-        };
-        if let Err(error) = committed.await {
-            self.abandon(secrets.as_ref(), id.into()).await;
-            return Err(error);
-        }
-        self.bring_up_claimed(id, claim);
-        Ok(Versioned { version: Version(1), value: installation })
+        let state = if serves { former.state.clone() } else { InstallationState::Pending };
+        let installation = Installation { state, workload, ..former.clone() };
+        let mut changes = CatalogChanges::new().create(installation.clone()).require(entry.id, as_read.expect());
+        self.push_revision(&mut changes, entry, &installation, "restore", Renew::IfChanged).await?;
+        self.commit(changes).await?;
+        Ok(installation)
     }
 }

@@ -60,12 +60,13 @@ impl Lifecycle {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             let stored = self.installation(id).await?;
-            let entry = self.entry(stored.value.entry).await?.value;
+            let as_read = self.entry(stored.value.entry).await?;
+            let entry = &as_read.value;
             let workload = stored.value.workload.clone().ok_or_else(|| remote(id))?;
-            self.runtime_for(&entry)?;
+            self.runtime_for(entry)?;
             let mut changes = match source {
-                Source::Today => self.renewed(&entry, &stored.value, author).await?,
-                Source::Stored(number) => self.restored(&entry, &stored.value, &workload, number, author).await?,
+                Source::Today => self.renewed(entry, &stored.value, author).await?,
+                Source::Stored(number) => self.restored(entry, &stored.value, &workload, number, author).await?,
             };
             if changes.is_empty() {
                 return Ok(stored);
@@ -77,7 +78,7 @@ impl Lifecycle {
             }
             installation.updated_at = now();
             changes.push_put(installation.clone(), expect);
-            match self.commit(changes).await {
+            match self.commit(changes.require(entry.id, as_read.expect())).await {
                 Ok(_) => {
                     self.bring_up(id);
                     return Ok(Versioned { version: Version(stored.version.0 + 1), value: installation });

@@ -102,13 +102,18 @@ async fn what_is_installed_is_the_entry_as_it_is_then() {
     assert_eq!(rig.references().await, 1);
 
     let installing = rig.install(&entry, owner(), &[("token", "t")]);
+    let described = |spec: &mut EntrySpec| spec.description = Some("d".to_owned());
+    edited_meanwhile(&rig, &entry, installing, described).await.unwrap();
+    assert_eq!(rig.discover.asked(), 3, "what it listed holds, for it would be asked in the same way");
+
+    let installing = rig.install(&entry, owner(), &[("token", "t")]);
     let asks_more = |spec: &mut EntrySpec| {
         let header = serde_json::json!([{"name": "x-tenant", "prompt": true, "required": true}]);
         spec.additional_headers = serde_json::from_value(header).unwrap();
     };
     let refused = edited_meanwhile(&rig, &entry, installing, asks_more).await.unwrap_err();
     assert!(refused.to_string().contains("values.x-tenant"), "{refused}");
-    assert_eq!((rig.references().await, rig.all::<Installation>().await.len()), (1, 1), "nothing is left of it");
+    assert_eq!((rig.references().await, rig.all::<Installation>().await.len()), (2, 2), "nothing is left of it");
 }
 
 #[tokio::test(start_paused = true)]
