@@ -38,8 +38,14 @@ impl Doubts {
     }
 
     /// Whether this is one of them. Whoever asks leaves it to the sweep.
-    fn take(&self, reference: &SecretRef) -> bool {
+    pub(super) fn take(&self, reference: &SecretRef) -> bool {
         self.references().remove(reference)
+    }
+
+    /// Forgets those that are older than any operation that may still ask for them. Rows name others besides those that an
+    /// operation made, and nobody asks for these.
+    fn forget_older(&self, than: Duration) {
+        self.references().retain(|reference| age(reference).is_some_and(|age| age < than));
     }
 
     fn references(&self) -> MutexGuard<'_, BTreeSet<SecretRef>> {
@@ -140,7 +146,8 @@ impl Lifecycle {
         }
     }
 
-    /// Removes what a row named until now, once others have heard of it too: their calls still go by what the row was.
+    /// Removes what a row named until now, once others have heard of it too: their calls still go by what the row was. A row
+    /// that names it again by then keeps it.
     pub(super) fn retire(&self, reference: Option<&SecretRef>) {
         let Some(reference) = reference.cloned() else { return };
         let lifecycle = self.clone();
@@ -148,9 +155,19 @@ impl Lifecycle {
             tokio::select! {
                 // The sweep does it later.
                 () = lifecycle.inner.stop.cancelled() => {}
-                () = sleep(LINGER) => lifecycle.discard(Some(&reference)).await,
+                () = sleep(LINGER) => lifecycle.discard_unnamed(&reference).await,
             }
         });
+    }
+
+    async fn discard_unnamed(&self, reference: &SecretRef) {
+        match self.named_references().await {
+            Ok(named) if named.contains(reference) => {}
+            Ok(_) => self.discard(Some(reference)).await,
+            Err(error) => {
+                tracing::warn!(%reference, %error, "whether a secret is still named could not be read; the sweep will do it");
+            }
+        }
     }
 
     /// Removes what was stored for a write that failed, unless the write happened after all, or may still happen.
@@ -177,6 +194,7 @@ impl Lifecycle {
 
     /// Removes references that no row names and that are older than any operation that may still be under way.
     pub(super) async fn sweep(&self) -> Result<usize> {
+        self.inner.doubts.forget_older(self.options().sweep_grace);
         // References first: what is listed now and named by no row read afterwards was not about to be named, but for
         // operations under way, which the grace covers.
         let mut references = self.inner.secrets.list(ENTRIES).await?;

@@ -1,6 +1,7 @@
 //! Operations of several replicas that cross each other: what is newest wins, and nothing that is healthy goes.
 
 use super::*;
+use archestra_core::{catalog::CatalogChanges, runtime::RevisionNumber, testing::Faulty};
 
 /// Another replica on the same stores and the same runtime.
 fn replica(rig: &Rig) -> Lifecycle {
@@ -51,4 +52,58 @@ async fn a_bring_up_that_comes_late_goes_on_with_the_newest_revision() {
     assert_eq!(rig.runtime.only().revision.0, 3);
     assert_eq!(rig.lifecycle.status(id).await.unwrap().refused, None);
     other.shutdown().await;
+}
+
+/// A replica whose secrets take two seconds, so that an edit comes between what it reads and what it writes.
+fn slow(rig: &Rig) -> Lifecycle {
+    let secrets = Arc::new(Faulty::new(Arc::new(rig.secrets.clone())));
+    secrets.faults().delay(Duration::from_secs(2));
+    Lifecycle::new(LifecycleParts {
+        catalog: Arc::new(rig.catalog.clone()),
+        secrets,
+        runtime: Some(Arc::new(rig.runtime.clone())),
+        discover: Arc::new(rig.discover.clone()),
+        options: LifecycleOptions::default(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reinstalled_or_rolled_back_is_made_of_the_entry_as_it_is_then() {
+    let rig = Rig::new();
+    let other = slow(&rig);
+    let entry = rig.save(hosted("files")).await;
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k3y")]).await.unwrap().value.id;
+    rig.ready(id).await;
+    let edit = async |command: &str| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rig.resave(&entry, |spec| spec.self_hosted.as_mut().unwrap().command = vec![command.to_owned()]).await;
+    };
+    let (reinstalled, ()) = tokio::join!(other.reinstall(id, values(&[("API_KEY", "n3w")]), None), edit("other"));
+    reinstalled.unwrap();
+    rig.ready(id).await;
+    let workload = rig.runtime.only();
+    assert_eq!((workload.spec.command, workload.secrets["API_KEY"].expose()), (vec!["other".to_owned()], "n3w"));
+    other.shutdown().await;
+
+    let last = rig.lifecycle.revisions(id).await.unwrap().last().unwrap().number;
+    let other = slow(&rig);
+    let (rolled, ()) = tokio::join!(other.rollback(id, RevisionNumber(1), None), edit("third"));
+    rolled.unwrap();
+    rig.quiet().await;
+    let newest = rig.lifecycle.revisions(id).await.unwrap().pop().unwrap();
+    assert_eq!((newest.number.0, newest.cause.as_str()), (last.0 + 2, "rollback"), "the edit, then what was asked for");
+    other.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_secret_that_a_row_names_again_stays() {
+    let rig = Rig::new();
+    let entry = rig.save(remote("tracker")).await;
+    let before = rig.install(&entry, owner(), &[("token", "t")]).await.unwrap().value;
+    let after = rig.lifecycle.reinstall(before.id, values(&[("token", "n3w")]), None).await.unwrap();
+    let old = before.secrets.clone().unwrap();
+    assert_ne!(after.value.secrets.as_ref(), Some(&old));
+    rig.catalog.commit(CatalogChanges::new().put(before, Expect::Any)).await.unwrap();
+    rig.quiet().await;
+    rig.secrets.get(&old).await.unwrap();
 }

@@ -5,7 +5,7 @@ use archestra_core::{
     Error,
     catalog::{CatalogChanges, CatalogStore, Entry, Lookup, Query, Record, RecordKey},
     feed::{FeedEvent, Page, PageRequest, StoreRevision},
-    secret::SecretStore as _,
+    secret::{SecretRef, SecretStore as _},
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -67,4 +67,15 @@ async fn a_secret_stays_while_the_row_that_names_it_may_still_come() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let entry = rig.all::<Entry>().await.remove(0);
     rig.secrets.get(&entry.secrets.unwrap()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_doubt_is_forgotten_once_no_operation_can_ask_for_it() {
+    let options = LifecycleOptions { sweep_grace: Duration::ZERO, ..LifecycleOptions::default() };
+    let rig = Rig::on(MemoryCatalog::new(), MemorySecrets::new(), options);
+    let lost = Error::Timeout { operation: "committing", after: Duration::from_secs(30) };
+    let reference = SecretRef::unique("entries", "any").unwrap();
+    rig.lifecycle.inner.doubts.note(&lost, [reference.clone()].into());
+    rig.lifecycle.sweep().await.unwrap();
+    assert!(!rig.lifecycle.inner.doubts.take(&reference));
 }
