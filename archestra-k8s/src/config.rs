@@ -329,7 +329,8 @@ pub struct NetworkConfig {
     pub egress: Egress,
     /// Networks whose DNS servers workloads may ask too, where what they reach is limited. Without any they ask pods with the
     /// label `k8s-app: kube-dns` in any namespace, as CoreDNS has it nearly everywhere, and a cache on the node at
-    /// 169.254.20.10. A cluster whose DNS is elsewhere, or answers behind another port than 53, has to be named here.
+    /// 169.254.20.10. A cluster whose DNS is elsewhere, or answers behind another port than 53, has to be named here, and so
+    /// has the address of its Service where a cache on the node answers there: whoever runs in a pod gives its own name servers.
     pub dns: BTreeSet<String>,
 }
 

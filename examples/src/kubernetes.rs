@@ -21,6 +21,9 @@ const NAMESPACE: &str = "ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE";
 /// Where kubectl looks.
 const KUBECTL: &str = "KUBECONFIG";
 
+/// Where the cluster says to each of its pods who is asked for names.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// The address of the pod, from the downward API.
 const POD_IP: &str = "POD_IP";
 
@@ -135,6 +138,19 @@ fn decide_network(flags: &NetworkFlags, config: &mut KubernetesConfig) {
     network.gateway_cidrs.extend(flags.gateway_networks.iter().flatten().cloned());
 }
 
+/// The name servers in a resolv.conf, as networks of one address. Those that only this pod reaches are left out.
+fn name_servers(resolv_conf: &str) -> impl Iterator<Item = String> {
+    resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|word| *word == "nameserver").and(words.next())?;
+        match address.parse::<IpAddr>().ok()? {
+            address if address.is_loopback() || address.is_unspecified() => None,
+            IpAddr::V4(address) => Some(format!("{address}/32")),
+            IpAddr::V6(address) => Some(format!("{address}/128")),
+        }
+    })
+}
+
 /// The pod's own service account when that is asked for, else the kubeconfig that is named, else what the surroundings offer.
 fn access(environment: &Environment, place: Where) -> Result<ClusterAccess, Failure> {
     let from_cluster = match environment.get(FROM_CLUSTER) {
@@ -174,6 +190,17 @@ pub(crate) async fn start(
     used_before: BTreeSet<String>,
 ) -> Result<KubernetesRuntime, Failure> {
     config.more_namespaces = used_before;
+    if config.own_pod.is_some() {
+        // Servers are told the same ones, wherever the DNS of this cluster is.
+        match std::fs::read_to_string(RESOLV_CONF) {
+            Ok(text) => config.network.dns.extend(name_servers(&text)),
+            Err(error) => tracing::warn!(
+                path = RESOLV_CONF,
+                %error,
+                "the name servers of this pod are not known; name them with --workload-dns where servers resolve no names"
+            ),
+        }
+    }
     let refused = |error| Failure::because("the Kubernetes runtime cannot start", &error);
     match KubernetesRuntime::connect(config.clone()).await {
         Ok(runtime) => Ok(runtime),
@@ -288,6 +315,17 @@ mod tests {
         assert_eq!(network.gateway_labels, [("app".to_owned(), "gateway".to_owned())].into());
         assert_eq!((config.reach, network.gateway_namespace.as_deref()), (ReachMode::PortForward, Some("edge")));
         assert_eq!(network.gateway_cidrs.len(), 2);
+    }
+
+    #[test]
+    fn name_servers_are_read_as_networks_of_one_address() {
+        let text = "# generated\nsearch mcp.svc.cluster.local svc.cluster.local\nnameserver 10.96.0.10\n\
+                    nameserver\tfd00:10:96::a # cluster\n; nameserver 10.0.0.1\nnameserver\nnameserver fe80::1%eth0\n\
+                    nameserver 127.0.0.53\nnameserver ::1\nnameserver 0.0.0.0\nnameservers 10.0.0.2\n\
+                    options ndots:5\n  nameserver 172.30.0.10\r\n";
+        let found: Vec<_> = name_servers(text).collect();
+        assert_eq!(found, ["10.96.0.10/32", "fd00:10:96::a/128", "172.30.0.10/32"]);
+        assert_eq!(name_servers("").count(), 0);
     }
 
     #[test]
