@@ -1,7 +1,7 @@
 //! Revisions of workloads: how a new one is made, which one is desired, and how it reaches the runtime.
 
 use super::{
-    ATTEMPTS, Lifecycle, now,
+    ATTEMPTS, Lifecycle, now, raced,
     workload::{pick_secrets, same_workload},
 };
 use archestra_core::{
@@ -150,8 +150,13 @@ impl Lifecycle {
                 match self.history(workload).await?.pop() {
                     None => return Ok(None),
                     Some(now) if now.value.number > number => continue,
-                    // Nobody has stored what the runtime has: that does not pass by itself.
-                    Some(_) => {}
+                    // What the runtime has is stored nowhere any more: an older backup was restored, or the workload was to go and
+                    // is wanted again.
+                    Some(now) => {
+                        if self.leap(runtime, now).await? {
+                            continue;
+                        }
+                    }
                 }
             }
             self.inner.jobs.note_refusal(workload, outcome.as_ref().err().map(ToString::to_string));
@@ -163,6 +168,24 @@ impl Lifecycle {
             reason: format!("newer revisions of workload {workload} keep coming; the newest is applied later"),
             source: None,
         })
+    }
+
+    /// Numbers the newest revision anew, after the one that runs; whether that was done.
+    async fn leap(&self, runtime: &dyn Runtime, newest: Versioned<Revision>) -> Result<bool> {
+        let status = self.within("reading a status", runtime.status(&newest.value.workload)).await?;
+        let Some(there) = status.revision.filter(|there| *there > newest.value.number) else { return Ok(false) };
+        let (expect, mut revision) = (newest.expect(), newest.value);
+        tracing::warn!(
+            workload = %revision.workload, stored = %revision.number, %there,
+            "what runs is newer than what is stored, which is applied as the next revision"
+        );
+        revision.number = RevisionNumber(there.0.saturating_add(1));
+        match self.commit(CatalogChanges::new().put(revision, expect)).await {
+            Ok(_) => Ok(true),
+            // Somebody else did it, or there is a newer one.
+            Err(error) if raced(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// The newest revision of a workload and what a runtime is asked for by it. Its secrets may take long to be read: if there

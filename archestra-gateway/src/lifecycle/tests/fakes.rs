@@ -136,11 +136,8 @@ impl FakeRuntime {
 
     /// Something that nobody asked for.
     pub(super) fn plant(&self, workload: Workload) {
-        self.state
-            .lock()
-            .unwrap()
-            .workloads
-            .insert(workload.id.clone(), (workload, WorkloadStatus::new(Phase::Running)));
+        let status = WorkloadStatus { revision: Some(workload.revision), ..WorkloadStatus::new(Phase::Running) };
+        self.state.lock().unwrap().workloads.insert(workload.id.clone(), (workload, status));
     }
 }
 

@@ -251,6 +251,22 @@ async fn a_newer_platform_shows_and_rolls_only_when_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_runs_with_a_later_number_than_is_stored_is_gone_on_from() {
+    let rig = Rig::new();
+    let (_, id) = installed(&rig).await;
+    // As after an older backup was restored.
+    let running = rig.runtime.only();
+    let mut spec = running.spec.clone();
+    spec.args.push("later".to_owned());
+    rig.runtime.plant(archestra_core::runtime::Workload { revision: RevisionNumber(7), spec, ..running.clone() });
+    assert_eq!(rig.lifecycle.apply_newest(&running.id).await.unwrap(), Some(RevisionNumber(8)));
+    let workload = rig.runtime.only();
+    assert_eq!((workload.revision, workload.spec.args), (RevisionNumber(8), running.spec.args));
+    let numbers: Vec<_> = rig.lifecycle.revisions(id).await.unwrap().into_iter().map(|one| one.number).collect();
+    assert_eq!(numbers, [RevisionNumber(8)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rolling_back_makes_a_new_revision_equal_to_the_old_one() {
     let rig = Rig::new();
     let (entry, id) = installed(&rig).await;
