@@ -17,7 +17,7 @@ pub(crate) struct NetworkFlags {
     #[arg(long, value_name = "LIST", value_parser = egress)]
     pub(crate) workload_egress: Option<Destinations>,
     /// The networks of DNS servers that self-hosted servers may ask, as `10.96.0.10/32`, beside the pods of the cluster that are
-    /// labelled k8s-app=kube-dns and a cache on the node at 169.254.20.10
+    /// labelled k8s-app=kube-dns, a cache on the node at 169.254.20.10 and, in a pod, the name servers of the server's own pod
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = network)]
     pub(crate) workload_dns: Option<Vec<String>>,
     /// How self-hosted servers are reached: auto, cluster (by the names of their Services), direct (at the addresses of pods
