@@ -119,7 +119,7 @@ async fn a_workload_stays_in_the_namespace_it_was_put_into() {
     for workload in [&there, &here] {
         runtime.remove(&workload.id).await.unwrap();
     }
-    assert!(old.pods(&there.id).await.is_empty() && new.pods(&here.id).await.is_empty());
+    tokio::join!(old.ended(&there.id), new.ended(&here.id));
     runtime.shutdown().await;
 }
 

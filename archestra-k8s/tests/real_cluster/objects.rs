@@ -1,6 +1,6 @@
 //! What is made for a workload, what arrives in its container, and that its removal leaves nothing.
 
-use super::space::{LIMIT, Space, call, channel, running};
+use super::space::{Space, call, channel, running};
 use archestra_core::{
     catalog::Scope,
     id::TeamId,
@@ -14,8 +14,6 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
 };
 use serde_json::json;
-use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
 /// Values that a shell, a template or an encoding would change.
 const AWKWARD: &str = "$(HOME) ${x} $$ \"q\" 'q' \\n %20 \u{fc}\u{1f980}";
@@ -97,12 +95,7 @@ async fn a_removal_leaves_nothing_and_what_is_not_needed_goes_with_its_revision(
     assert_eq!(space.names::<Secret>(id).await, [format!("{id}-bridge")]);
 
     runtime.remove(id).await.unwrap();
-    // Pods that take their time have been told to end.
-    let end = Instant::now() + LIMIT;
-    while !space.pods(id).await.is_empty() {
-        assert!(Instant::now() < end, "its pods are still there");
-        sleep(Duration::from_millis(200)).await;
-    }
+    space.ended(id).await;
     let left = [
         space.names::<Deployment>(id).await,
         space.names::<ReplicaSet>(id).await,

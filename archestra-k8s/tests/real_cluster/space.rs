@@ -11,6 +11,7 @@ use k8s_openapi::{
     api::{
         authentication::v1::{TokenRequest, TokenRequestSpec},
         core::v1::{Namespace, Pod, ServiceAccount},
+        networking::v1::NetworkPolicy,
         rbac::v1::{Role, RoleBinding},
     },
 };
@@ -25,7 +26,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// How long a workload may take to get anywhere.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A namespace that is deleted at the end.
 pub(crate) struct Space {
@@ -148,6 +149,15 @@ impl Space {
     pub(crate) async fn pods(&self, id: &WorkloadId) -> Vec<Pod> {
         let mine = ListParams::default().labels(&format!("archestra.dev/workload={id}"));
         self.api::<Pod>().list(&mine).await.unwrap().items
+    }
+
+    /// Waits until the pods of a removed workload, which may take their time, and what locks them in have gone.
+    pub(crate) async fn ended(&self, id: &WorkloadId) {
+        let end = Instant::now() + LIMIT;
+        while !self.pods(id).await.is_empty() || !self.names::<NetworkPolicy>(id).await.is_empty() {
+            assert!(Instant::now() < end, "its pods are still there after {LIMIT:?}");
+            sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 
