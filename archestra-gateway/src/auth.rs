@@ -9,4 +9,4 @@ mod usage;
 
 pub(crate) use bearer::{Authenticated, Authenticator, IdentityFollower};
 pub(crate) use challenge::{AuthError, challenge};
-pub(crate) use usage::{Bounds, Place, Usage};
+pub(crate) use usage::{Bounds, Place, Usage, caller_key};

@@ -126,7 +126,7 @@ pub(super) struct Usages {
     known: Mutex<HashMap<Key, Weak<Usage>>>,
 }
 
-type Key = (&'static str, String);
+pub(crate) type Key = (&'static str, String);
 
 impl Usages {
     pub(super) fn new(bounds: Bounds) -> Self {
@@ -140,7 +140,7 @@ impl Usages {
         if known.len() >= SWEEP && known.len() == known.capacity() {
             known.retain(|_, usage| usage.strong_count() > 0);
         }
-        let usage = known.entry(key(principal)).or_default();
+        let usage = known.entry(caller_key(principal)).or_default();
         usage.upgrade().unwrap_or_else(|| {
             let fresh = Arc::new(Usage::new(self.bounds));
             *usage = Arc::downgrade(&fresh);
@@ -149,7 +149,8 @@ impl Usages {
     }
 }
 
-fn key(principal: &Principal) -> Key {
+/// What tells callers apart, whichever of their tokens they come with.
+pub(crate) fn caller_key(principal: &Principal) -> Key {
     let id = match (principal.caller.id(), &principal.method) {
         (Some(id), _) => id,
         // Callers without an id of their own are told apart by their token.

@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use archestra_core::id::ConsumerId;
-use archestra_core::identity::{AuthMethod, Principal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Line, NoLine};
+use crate::auth::caller_key;
 use crate::upstream::exchange::Turn;
 use crate::upstream::flight::locked;
 
@@ -33,18 +33,10 @@ impl TurnKey {
         match turn {
             Turn::Session(id) => Self::Session(id),
             Turn::Caller { principal, consumer } => {
-                Self::Caller { kind: principal.caller.kind(), id: caller_id(principal), consumer }
+                let (kind, id) = caller_key(principal);
+                Self::Caller { kind, id, consumer }
             }
         }
-    }
-}
-
-/// Callers without an id of their own are told apart by their token.
-fn caller_id(principal: &Principal) -> String {
-    match (principal.caller.id(), &principal.method) {
-        (Some(id), _) => id,
-        (None, AuthMethod::Token(token)) => token.to_string(),
-        (None, method) => method.kind().to_owned(),
     }
 }
 
