@@ -4,6 +4,7 @@
 #[cfg(feature = "vault-aws")]
 mod aws;
 mod cache;
+mod client;
 mod config;
 mod kv;
 mod login;

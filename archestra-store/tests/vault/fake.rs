@@ -25,6 +25,7 @@ pub(crate) struct Told {
     body: String,
     after: Duration,
     cut: bool,
+    location: Option<String>,
 }
 
 impl Told {
@@ -37,7 +38,13 @@ impl Told {
     }
 
     pub(crate) fn text(status: u16, body: &str) -> Self {
-        Self { status, body: body.to_owned(), after: Duration::ZERO, cut: false }
+        Self { status, body: body.to_owned(), after: Duration::ZERO, cut: false, location: None }
+    }
+
+    /// Sends whoever asked elsewhere, in a page as web servers do it.
+    pub(crate) fn elsewhere(status: u16, location: &str) -> Self {
+        let page = format!("<a href=\"{location}\">Elsewhere</a>.\n\n");
+        Self { location: Some(location.to_owned()), ..Self::text(status, &page) }
     }
 
     pub(crate) fn after(mut self, after: Duration) -> Self {
@@ -47,7 +54,7 @@ impl Told {
 
     /// Ends the connection instead of answering.
     pub(crate) fn cut() -> Self {
-        Self { status: 0, body: String::new(), after: Duration::ZERO, cut: true }
+        Self { cut: true, ..Self::text(0, "") }
     }
 }
 
@@ -65,12 +72,14 @@ pub(crate) fn healthy(asked: &Asked) -> Option<Told> {
 /// The server, for as long as this lives.
 pub(crate) struct Fake {
     pub(crate) address: String,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -85,7 +94,12 @@ impl Fake {
                 tokio::spawn(async move { serve(stream, &*answer).await });
             }
         });
-        Self { address, task }
+        Self { address, task: Some(task) }
+    }
+
+    /// Leaves it to the runtime of the test, which ends it.
+    pub(crate) fn until_the_test_ends(mut self) {
+        self.task = None;
     }
 
     /// Settings for it that wait longer than a busy machine keeps anybody waiting.
@@ -128,8 +142,9 @@ async fn serve(stream: TcpStream, answer: &(impl Fn(&Asked) -> Told + Send + Syn
     if told.cut {
         return None;
     }
+    let location = told.location.map(|location| format!("Location: {location}\r\n")).unwrap_or_default();
     let head = format!(
-        "HTTP/1.1 {} Told\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {} Told\r\n{location}Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         told.status,
         told.body.len()
     );

@@ -117,6 +117,63 @@ async fn a_read_is_repeated_and_a_write_only_when_it_cannot_have_happened() {
 }
 
 #[tokio::test]
+async fn a_redirect_takes_neither_the_token_nor_a_value_anywhere() {
+    let came = Arc::new(Mutex::new(Vec::new()));
+    let elsewhere = Fake::start({
+        let came = Arc::clone(&came);
+        move |asked| {
+            came.lock().unwrap().push(format!("{asked:?}"));
+            Told::ok(&json!({"data": {"k": "v"}, "metadata": {"version": 1}, "ttl": 0, "renewable": false}))
+        }
+    })
+    .await;
+    // Whether the login is answered, and how everything else is.
+    let told = Arc::new(Mutex::new((true, 307)));
+    let fake = Fake::start({
+        let (told, elsewhere) = (Arc::clone(&told), elsewhere.address.clone());
+        move |asked| {
+            let (login, status) = *told.lock().unwrap();
+            let here = if login { healthy(asked) } else { None };
+            here.unwrap_or_else(|| Told::elsewhere(status, &format!("{elsewhere}{}", asked.path)))
+        }
+    })
+    .await;
+    let store = VaultStore::connect(&fake.config()).await.unwrap();
+    let reference = secret_ref("entry/a/1");
+    for (status, kind, part) in [
+        (
+            307,
+            ErrorKind::Unavailable,
+            "this node is a standby and forwards nothing; use the address of the active node",
+        ),
+        (301, ErrorKind::Backend, "use the address of the server itself"),
+        (302, ErrorKind::Backend, "use the address of the server itself"),
+        (303, ErrorKind::Backend, "use the address of the server itself"),
+        (308, ErrorKind::Backend, "use the address of the server itself"),
+    ] {
+        *told.lock().unwrap() = (true, status);
+        let read = store.get(&reference).await.map(drop);
+        let written = store.put(&reference, &bundle(&[("k", CANARY)]), Expect::Any).await.map(drop);
+        let removed = store.remove(&reference).await;
+        let listed = store.list("").await.map(drop);
+        *told.lock().unwrap() = (false, status);
+        let connected = VaultStore::connect(&fake.config()).await.map(drop);
+        let mut config = fake.config();
+        config.auth =
+            VaultAuth::AppRole { mount: "approle".to_owned(), role_id: "role".to_owned(), secret_id: CANARY.into() };
+        let logged_in = VaultStore::connect(&config).await.map(drop);
+        for outcome in [read, written, removed, listed, connected, logged_in] {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), kind, "{status}: {error}");
+            let text = error.to_string();
+            assert!(text.contains(part) && text.contains(&status.to_string()) && !text.contains(CANARY), "{text}");
+        }
+    }
+    let came = came.lock().unwrap();
+    assert!(came.is_empty(), "a redirect was followed: {came:?}");
+}
+
+#[tokio::test]
 async fn whoever_is_not_there_is_named() {
     crate::support::tls();
     let config = VaultConfig::new("http://127.0.0.1:1", VaultAuth::Token("t".into()));
@@ -156,6 +213,12 @@ async fn settings_that_cannot_work_are_refused_before_anything_is_sent() {
     let mut config = base();
     config.ca_file = Some("/does/not/exist.pem".into());
     assert!(refused(config).await.contains("caFile"));
+    for (file, told) in [("trouble.rs", "holds no certificate"), ("certificate.pem", "no connection")] {
+        let mut config = VaultConfig::new("https://127.0.0.1:1", VaultAuth::Token("t".into()));
+        config.ca_file = Some(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vault").join(file));
+        let error = VaultStore::connect(&config).await.unwrap_err().to_string();
+        assert!(error.contains(told), "{file}: {error}");
+    }
 }
 
 #[tokio::test]

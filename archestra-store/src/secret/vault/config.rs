@@ -86,8 +86,9 @@ impl VaultAuth {
 
 /// The settings of a connection to Vault or OpenBao.
 ///
-/// Nothing is taken from the environment but the proxy variables, which the HTTP client below honours. Redirects, by which a
-/// standby node names the active one, are followed.
+/// Nothing is taken from the environment but the proxy variables, which the HTTP client below honours. No redirect is followed,
+/// since the token would go along wherever it leads: a standby node that redirects to the active one, instead of asking it for
+/// us, is an error, and so is a proxy that wants another address.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VaultConfig {

@@ -30,6 +30,8 @@ pub(super) enum Trouble {
     Sealed,
     /// A node that is not the active one and does not forward.
     Standby(u16),
+    /// Any other 3xx, from something in front of the server.
+    Redirected(u16),
     /// 429 from a limit.
     Throttled,
     /// Any other 5xx.
@@ -56,6 +58,9 @@ impl Trouble {
         let said = errors.map(said).unwrap_or_default();
         let told = said.to_ascii_lowercase();
         match (status, errors) {
+            // By no other status does a standby name the active node.
+            (307, _) => Self::Standby(status),
+            (300..400, _) => Self::Redirected(status),
             (404, Some([])) => Self::Absent,
             (404, Some(_)) => Self::NoRoute(said),
             // What a proxy in front says above 499 is in a page of its own.
@@ -124,6 +129,9 @@ impl Trouble {
             Self::Sealed => unavailable("it is sealed; unseal it with `vault operator unseal`".to_owned()),
             Self::Standby(status) => unavailable(format!(
                 "{status}: this node is a standby and forwards nothing; use the address of the active node, or of a balancer that finds it"
+            )),
+            Self::Redirected(status) => backend(format!(
+                "{status} on {operation} {what}: something in front of the server wants another address, and no redirect is followed since the token would go along; use the address of the server itself, with https if it has that"
             )),
             Self::Throttled => {
                 unavailable("429: too many requests; raise the rate limit quota of this path".to_owned())

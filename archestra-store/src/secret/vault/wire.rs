@@ -1,6 +1,6 @@
 //! One request to Vault over vaultrs' client, and its answer as bytes that are wiped.
 
-use super::{config::VaultConfig, trouble::Trouble};
+use super::{client, config::VaultConfig, trouble::Trouble};
 use archestra_core::{Error, Result, secret::SecretValue};
 use rustify::{
     Endpoint,
@@ -8,12 +8,9 @@ use rustify::{
     errors::ClientError,
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{error::Error as StdError, fmt, io, time::Duration};
+use std::{fmt, io, time::Duration};
 use tokio::time::timeout;
-use vaultrs::{
-    api::EndpointMiddleware,
-    client::{VaultClient, VaultClientSettingsBuilder},
-};
+use vaultrs::{api::EndpointMiddleware, client::VaultClient};
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// The least length of a secret that is looked for in what the server says.
@@ -105,7 +102,6 @@ impl Drop for Identity {
 /// The connection to a server. Who we are is given with each request.
 pub(super) struct Wire {
     client: VaultClient,
-    namespace: Option<String>,
     address: String,
     limit: Duration,
 }
@@ -114,7 +110,7 @@ impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wire")
             .field("address", &self.address)
-            .field("namespace", &self.namespace)
+            .field("namespace", &self.client.settings.namespace)
             .finish_non_exhaustive()
     }
 }
@@ -131,52 +127,13 @@ impl Wire {
                 "call `rustls::crypto::aws_lc_rs::default_provider().install_default()` first",
             ));
         }
-        let invalid = |field: &str, reason: String, remedy: &str| Error::invalid(field, reason, remedy);
-        let ca_file = match &config.ca_file {
-            Some(path) => Some(
-                path.to_str()
-                    .ok_or_else(|| invalid("caFile", "its path is not UTF-8".to_owned(), "use another path"))?
-                    .to_owned(),
-            ),
-            None => None,
-        };
-        // Whatever is not set here, vaultrs reads from the environment.
-        let settings = VaultClientSettingsBuilder::default()
-            .address(config.address.trim_end_matches('/'))
-            .ca_certs(ca_file.into_iter().collect())
-            .identity(None)
-            .timeout(Some(config.request_timeout + Duration::from_secs(1)))
-            .token("")
-            .verify(true)
-            .version(1_u8)
-            .wrapping(false)
-            .namespace(config.namespace.clone())
-            .build()
-            .map_err(|error| invalid("vault", error.to_string(), "change the settings"))?;
-        let client = VaultClient::new(settings).map_err(|error| {
-            let cause = innermost(&error);
-            invalid(
-                "caFile",
-                format!("the HTTP client cannot be made: {error}: {cause}"),
-                "name a file of PEM certificates",
-            )
-        })?;
-        Ok(Self {
-            client,
-            namespace: config.namespace.clone(),
-            address: config.address.clone(),
-            limit: config.request_timeout,
-        })
+        let client = client::new(config)?;
+        Ok(Self { client, address: config.address.clone(), limit: config.request_timeout })
     }
 
     /// What makes a request one of the holder of `token`.
     pub(super) fn identity(&self, token: &str) -> Identity {
-        Identity(EndpointMiddleware {
-            token: token.to_owned(),
-            version: "v1".to_owned(),
-            wrap: None,
-            namespace: self.namespace.clone(),
-        })
+        Identity(EndpointMiddleware { token: token.to_owned(), ..self.client.middle.clone() })
     }
 
     /// Sends a request once.
@@ -238,14 +195,6 @@ fn remedy(chain: &[String]) -> &'static str {
     } else {
         "; see that it runs and that the address is right"
     }
-}
-
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    let mut last = error;
-    while let Some(cause) = last.source() {
-        last = cause;
-    }
-    last.to_string()
 }
 
 fn hide(text: &str, hidden: &[SecretValue]) -> String {
