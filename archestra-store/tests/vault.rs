@@ -14,6 +14,8 @@ mod conformance;
 mod fake;
 #[path = "vault/logins.rs"]
 mod logins;
+#[path = "vault/methods.rs"]
+mod methods;
 #[path = "vault/outage.rs"]
 mod outage;
 #[path = "vault/read_only.rs"]

@@ -1,6 +1,9 @@
-//! The conformance suite on both versions of the KV secrets engine.
+//! The conformance suite on both versions of the KV secrets engine, and as each way to log in may use them.
 
-use crate::support::{mount, root, store};
+use crate::{
+    methods::{self, Method},
+    support::{mount, root, store},
+};
 use archestra_core::{
     secret::{Expect, SecretStore},
     testing::{conformance::secret_store, fixtures},
@@ -26,6 +29,56 @@ archestra_core::secret_store_conformance!(
         config.cache_for = Duration::from_secs(60);
         Arc::new(VaultStore::connect(&config).await.unwrap())
     }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_2_by_token,
+    async { Arc::new(methods::store(Method::Token, 2).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_1_by_token,
+    async { Arc::new(methods::store(Method::Token, 1).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_2_by_token_file,
+    async { Arc::new(methods::store(Method::TokenFile, 2).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_1_by_token_file,
+    async { Arc::new(methods::store(Method::TokenFile, 1).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_2_by_app_role,
+    async { Arc::new(methods::store(Method::AppRole, 2).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_1_by_app_role,
+    async { Arc::new(methods::store(Method::AppRole, 1).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_2_by_jwt,
+    async { Arc::new(methods::store(Method::Jwt, 2).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_1_by_jwt,
+    async { Arc::new(methods::store(Method::Jwt, 1).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_2_by_kubernetes,
+    async { Arc::new(methods::store(Method::Kubernetes, 2).await) }
+);
+archestra_core::secret_store_conformance!(
+    #[ignore = "needs OpenBao"]
+    version_1_by_kubernetes,
+    async { Arc::new(methods::store(Method::Kubernetes, 1).await) }
 );
 archestra_core::secret_store_pair_conformance!(
     #[ignore = "needs OpenBao"]

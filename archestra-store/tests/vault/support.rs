@@ -97,13 +97,15 @@ pub(crate) async fn store(version: u8) -> VaultStore {
     VaultStore::connect(&root(&mount(version).await)).await.unwrap()
 }
 
-/// A policy for everything below the prefix of a mount of version 2, and its name.
+/// A policy for everything below the prefix of a mount, whichever version it is, and its name.
 pub(crate) async fn policy(mount: &str) -> String {
     let name = unique("policy");
     let rules = format!(
         "path \"{mount}/data/archestra/*\" {{ capabilities = [\"create\", \"read\", \"update\"] }}\n\
          path \"{mount}/metadata/archestra\" {{ capabilities = [\"list\"] }}\n\
-         path \"{mount}/metadata/archestra/*\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}"
+         path \"{mount}/metadata/archestra/*\" {{ capabilities = [\"list\", \"read\", \"delete\"] }}\n\
+         path \"{mount}/archestra\" {{ capabilities = [\"list\"] }}\n\
+         path \"{mount}/archestra/*\" {{ capabilities = [\"create\", \"read\", \"update\", \"list\", \"delete\"] }}"
     );
     admin("POST", &format!("sys/policies/acl/{name}"), json!({"policy": rules})).await;
     name
