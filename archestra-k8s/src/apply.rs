@@ -144,6 +144,8 @@ async fn check<'a>(task: &Task<'_>, observed: Option<&'a Deployment>, desired: &
     let Task { cluster, namespace, .. } = *task;
     match (cluster.put("checking a Deployment", namespace, desired, Write::DryRun).await, observed) {
         (Ok(checked), _) => Ok(Step::Apply(checked.found())),
+        // A webhook that takes no dry runs: it says what it thinks when it is made.
+        (Err(Error::Unsupported { .. }), _) => Ok(Step::Apply(None)),
         (Err(error), Some(observed)) if is_refusal(&error) => {
             replace::template(cluster, namespace, observed, desired, Write::DryRun).await?;
             Ok(Step::Replace(observed))

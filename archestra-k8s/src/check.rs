@@ -2,19 +2,17 @@
 
 use crate::{
     cluster::{Cluster, Write},
+    error::{self, NAMESPACE},
     manifest, overrides, validate,
 };
 use archestra_core::{Error, Finding, Result, runtime::WorkloadSpec};
 use serde_json::json;
 
-/// Fields of findings that no field of the Deployment is behind.
-const UNPLACED: [&str; 2] = ["namespace", "workload"];
-
 /// What the API server refuses of the Deployment that a specification comes to. It is tried under a name that no workload has,
 /// and only tried.
 ///
 /// # Errors
-/// The API server did not say, or said no to more than the Deployment itself.
+/// `Invalid` with what the API server refuses it for that it does not say itself; anything else: the API server did not say.
 pub(crate) async fn check(cluster: &Cluster, namespace: &str, spec: &WorkloadSpec) -> Result<Vec<Finding>> {
     let desired = match manifest::desired(&validate::sample(spec), &cluster.config, namespace) {
         Ok(desired) => desired,
@@ -23,15 +21,21 @@ pub(crate) async fn check(cluster: &Cluster, namespace: &str, spec: &WorkloadSpe
     };
     match cluster.put("trying a Deployment", namespace, &desired.deployment, Write::DryRun).await {
         Ok(_) => Ok(Vec::new()),
-        // That the namespace is missing or ends, that a quota is used up, or what a rule of the cluster refuses without naming a
-        // field: nobody can tell whether that is about what was written, and it may be over when it is applied.
-        Err(Error::Invalid(findings)) if findings.iter().any(|one| UNPLACED.contains(&one.field.as_str())) => {
+        // That the namespace is missing or ends, that a quota is used up: that is not about what was written, and it may be over
+        // when it is applied.
+        Err(Error::Invalid(findings)) if findings.iter().any(|one| one.field == NAMESPACE) => {
             Err(Error::Invalid(findings))
         }
         Err(Error::Invalid(findings)) => Ok(match &spec.deployment_yaml {
             Some(text) => overrides::placed(text, &json!(desired.deployment), findings),
             None => findings.into_iter().map(|one| one.under("selfHosted")).collect(),
         }),
-        Err(error) => Err(error),
+        Err(error) => Err(match error::unjudged(&error) {
+            Some(said) => {
+                let remedy = "nothing is taken until the webhook answers; ask whoever runs the cluster";
+                Error::invalid("cluster", said, remedy)
+            }
+            None => error,
+        }),
     }
 }

@@ -7,6 +7,9 @@ use std::{error::Error as StdError, future::Future, time::Duration};
 /// What we call ourselves in errors.
 pub(crate) const BACKEND: &str = "kubernetes";
 
+/// The field of findings about where a workload is put, and not about what it says.
+pub(crate) const NAMESPACE: &str = "namespace";
+
 /// Awaits a call of the API server, but not longer than `limit`.
 pub(crate) async fn within<T>(
     limit: Duration,
@@ -54,9 +57,21 @@ pub(crate) fn from_kube(operation: &'static str, error: kube::Error) -> Error {
 /// What an answer that is a `Status` means.
 pub(crate) fn from_status(operation: &'static str, status: &Status) -> Error {
     let said = said(status);
+    if is_denied(&status.message) {
+        // Whoever denies may choose any status.
+        return Error::Invalid(findings(
+            status,
+            &said,
+            "change the workload, or the rule of the cluster that refuses it",
+        ));
+    }
+    if status.message.contains("does not support dry run") {
+        let operation = "try a change before it is made: an admission webhook of the cluster does not support dry runs";
+        return Error::Unsupported { backend: BACKEND, operation };
+    }
     match (status.code, status.reason.as_str()) {
         (404, _) if names_namespace(status) => Error::invalid(
-            "namespace",
+            NAMESPACE,
             said,
             "create the namespace, or give the platform another one (ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE)",
         ),
@@ -79,12 +94,22 @@ pub(crate) fn from_status(operation: &'static str, status: &Status) -> Error {
                 "{operation}: {said}; bind the Role that the crate ships (deploy/rbac) to this platform's account"
             ),
         },
+        (403, _) if said.contains("exceeded quota") => Error::invalid(
+            NAMESPACE,
+            said,
+            "raise the quota, remove what uses it up, or lower what the workload requests",
+        ),
+        (403, _) if said.contains("because it is being terminated") => Error::invalid(
+            NAMESPACE,
+            said,
+            "make the namespace again once it is gone, or give the platform another one",
+        ),
         (403, _) => Error::invalid(
             "workload",
             said,
-            "change the workload, or the quota, policy or admission rule of the cluster that refuses it",
+            "change the workload, or the policy or admission rule of the cluster that refuses it",
         ),
-        (400 | 422, _) => Error::Invalid(findings(status, &said)),
+        (400 | 422, _) => Error::Invalid(findings(status, &said, "change what Kubernetes refuses")),
         (408 | 429 | 500..=599, _) => {
             Error::Unavailable { backend: BACKEND, reason: format!("{operation}: {said}"), source: None }
         }
@@ -95,6 +120,18 @@ pub(crate) fn from_status(operation: &'static str, status: &Status) -> Error {
 /// Whether the API server has thought about it and says no: sending the same again will not help.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Invalid(_))
+}
+
+/// What the API server said where it could not ask one of its webhooks, and so refused what the webhook is to judge.
+pub(crate) fn unjudged(error: &Error) -> Option<&str> {
+    match error {
+        Error::Unavailable { reason, source: None, .. }
+            if reason.contains("failed calling") && reason.contains("webhook") =>
+        {
+            Some(reason)
+        }
+        _ => None,
+    }
 }
 
 /// The whole chain of causes, without repeating what a cause's text already holds.
@@ -138,6 +175,12 @@ fn is_rbac(message: &str) -> bool {
     message.contains(" cannot ") && message.contains(" resource ")
 }
 
+/// A webhook or a policy of the cluster has judged and says no.
+fn is_denied(message: &str) -> bool {
+    let says = |who: &str, what: &str| message.contains(who) && message.contains(what);
+    says("admission webhook ", " denied the request") || says("ValidatingAdmissionPolicy ", " denied request")
+}
+
 fn names_namespace(status: &Status) -> bool {
     status.details.as_ref().is_some_and(|details| details.kind == "namespaces")
 }
@@ -157,14 +200,13 @@ fn subject(status: &Status) -> (&'static str, String) {
 }
 
 /// One finding for each cause that names a field, or one for all of it.
-fn findings(status: &Status, said: &str) -> Vec<Finding> {
-    const REMEDY: &str = "change what Kubernetes refuses";
+fn findings(status: &Status, said: &str, remedy: &str) -> Vec<Finding> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let named: Vec<_> = causes
-        .filter(|cause| !cause.message.is_empty())
-        .map(|cause| Finding::new(cause.field.clone(), cause.message.clone(), REMEDY))
+        .filter(|cause| !cause.message.is_empty() && !cause.field.is_empty())
+        .map(|cause| Finding::new(cause.field.clone(), cause.message.clone(), remedy))
         .collect();
-    if named.is_empty() { vec![Finding::new("workload", said, REMEDY)] } else { named }
+    if named.is_empty() { vec![Finding::new("workload", said, remedy)] } else { named }
 }
 
 #[cfg(test)]

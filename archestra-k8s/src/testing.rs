@@ -69,7 +69,9 @@
 //!
 //! # What it does not do
 //! Permissions and network policies are stored and not enforced, commands are not executed, no other admission runs than
-//! [`deny`](FakeCluster::deny), [quotas](FakeCluster::pod_quota) and service accounts, and the clock shows microseconds.
+//! [`deny`](FakeCluster::deny), [webhooks](FakeCluster::webhook_away) that do not answer or
+//! [take no dry runs](FakeCluster::refuse_dry_runs), [quotas](FakeCluster::pod_quota) and service accounts, and the clock shows
+//! microseconds.
 
 mod address;
 mod api;

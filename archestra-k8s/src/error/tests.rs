@@ -23,6 +23,45 @@ fn a_missing_permission_is_told_from_a_refusal() {
 }
 
 #[test]
+fn whatever_status_a_webhook_denies_with_it_is_a_refusal() {
+    for code in [400, 401, 403, 404, 409, 422, 429, 500, 503] {
+        let message = "admission webhook \"rules.example.com\" denied the request: you cannot use this resource here";
+        let denied = error(json!({"code": code, "reason": "Whatever", "message": message}));
+        let Error::Invalid(findings) = &denied else { panic!("{code}: {denied:?}") };
+        assert_eq!((findings[0].field.as_str(), findings[0].reason.as_str()), ("workload", message), "{code}");
+        assert_eq!(unjudged(&denied), None);
+    }
+    let message = "deployments.apps \"x\" is forbidden: ValidatingAdmissionPolicy 'owners' with binding 'all' denied request: no owner";
+    let policy = error(json!({"code": 422, "reason": "Invalid", "message": message,
+        "details": {"kind": "deployments", "name": "x", "causes": [{"message": "no owner"}]}}));
+    let Error::Invalid(findings) = policy else { panic!("{policy:?}") };
+    assert_eq!((findings[0].field.as_str(), findings[0].reason.as_str()), ("workload", message), "its name is told");
+}
+
+#[test]
+fn a_webhook_that_is_away_is_told_from_a_server_that_is() {
+    let message = "Internal error occurred: failed calling webhook \"rules.example.com\": connection refused";
+    let away = error(json!({"code": 500, "reason": "InternalError", "message": message}));
+    assert!(away.is_retryable() && unjudged(&away).unwrap().contains(message), "{away:?}");
+    assert_eq!(unjudged(&error(json!({"code": 500, "message": "etcdserver: request timed out"}))), None);
+    let dry = "admission webhook \"rules.example.com\" does not support dry run";
+    assert_eq!(error(json!({"code": 400, "reason": "BadRequest", "message": dry})).kind(), ErrorKind::Unsupported);
+}
+
+#[test]
+fn where_a_workload_is_put_is_told_from_what_it_says() {
+    for message in [
+        "deployments.apps \"x\" is forbidden: exceeded quota: small, requested: count/deployments.apps=1, used: 1, limited: 1",
+        "deployments.apps \"x\" is forbidden: unable to create new content in namespace a because it is being terminated",
+    ] {
+        let Error::Invalid(findings) = error(json!({"code": 403, "reason": "Forbidden", "message": message})) else {
+            panic!("{message}")
+        };
+        assert_eq!((findings[0].field.as_str(), findings[0].reason.as_str()), (NAMESPACE, message));
+    }
+}
+
+#[test]
 fn every_cause_is_a_finding_with_its_field() {
     let invalid = error(json!({"code": 422, "reason": "Invalid", "message": "Deployment.apps \"x\" is invalid: [...]",
     "details": {"kind": "Deployment", "name": "x", "causes": [

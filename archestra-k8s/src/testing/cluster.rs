@@ -271,6 +271,36 @@ impl FakeCluster {
         });
     }
 
+    /// From now on the webhook that judges new objects of this kind cannot be called, for this reason, or can again.
+    pub fn webhook_away(&self, kind: impl Into<String>, reason: Option<&str>) {
+        let kind = kind.into();
+        self.inner.rule(|store| {
+            match reason {
+                Some(reason) => store.rules.unjudged.insert(kind, reason.to_owned()),
+                None => store.rules.unjudged.remove(&kind),
+            };
+        });
+    }
+
+    /// From now on the webhook that judges new objects of this kind takes no dry runs, as one with side effects does not.
+    pub fn refuse_dry_runs(&self, kind: impl Into<String>) {
+        let kind = kind.into();
+        self.inner.rule(|store| {
+            store.rules.no_dry_runs.insert(kind);
+        });
+    }
+
+    /// From now on a namespace takes so many objects of this kind, or any number.
+    pub fn object_quota(&self, namespace: impl Into<String>, kind: impl Into<String>, most: Option<usize>) {
+        let place = (namespace.into(), kind.into());
+        self.inner.rule(|store| {
+            match most {
+                Some(most) => store.rules.object_quotas.insert(place, most),
+                None => store.rules.object_quotas.remove(&place),
+            };
+        });
+    }
+
     /// What goes wrong with its API server.
     #[must_use]
     pub fn faults(&self) -> &Faults {

@@ -7,7 +7,7 @@ use super::{
 };
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -54,6 +54,12 @@ pub(super) struct Rules {
     pub(super) pod_quotas: BTreeMap<String, usize>,
     pub(super) node_labels: BTreeMap<String, String>,
     pub(super) denials: BTreeMap<String, String>,
+    /// Kinds whose webhook cannot be called, and why.
+    pub(super) unjudged: BTreeMap<String, String>,
+    /// Kinds whose webhook takes no dry runs.
+    pub(super) no_dry_runs: BTreeSet<String>,
+    /// How many objects of a kind, by namespace and kind.
+    pub(super) object_quotas: BTreeMap<(String, String), usize>,
 }
 
 #[derive(Debug, Default)]

@@ -100,6 +100,10 @@ impl Store {
         }
         defaults::fill(kind, &mut object);
         validate::check(kind, &object, None)?;
+        if options.dry_run && self.rules.no_dry_runs.contains(kind.name) {
+            let message = "admission webhook \"fake.archestra.dev\" does not support dry run";
+            return Err(Refusal::bad_request(message));
+        }
         self.admit(kind, key, &object)?;
         let metadata = &mut object["metadata"];
         metadata["uid"] = uid().into();
@@ -145,6 +149,20 @@ impl Store {
                 403,
                 format!("admission webhook \"fake.archestra.dev\" denied the request: {why}"),
             ));
+        }
+        if let Some(why) = self.rules.unjudged.get(kind.name) {
+            let message = format!("Internal error occurred: failed calling webhook \"fake.archestra.dev\": {why}");
+            return Err(Refusal::new(500, message));
+        }
+        if let Some(most) = self.rules.object_quotas.get(&(key.namespace.clone(), kind.name.to_owned())) {
+            let used = self.all(kind.name, Some(&key.namespace)).count();
+            if used >= *most {
+                let counted = format!("count/{}", kind.resource());
+                let why = format!(
+                    "exceeded quota: objects, requested: {counted}=1, used: {counted}={used}, limited: {counted}={most}"
+                );
+                return Err(Refusal::forbidden(kind, &key.name, &why));
+            }
         }
         if kind.name != "Pod" {
             return Ok(());

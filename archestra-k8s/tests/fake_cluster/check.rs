@@ -2,7 +2,7 @@
 
 use crate::{echo, runtime};
 use archestra_core::{
-    ErrorKind,
+    Error, ErrorKind,
     runtime::{Runtime as _, WorkloadSpec},
     testing::fixtures,
 };
@@ -43,16 +43,64 @@ async fn what_the_api_server_refuses_is_told_with_its_line_and_nothing_is_made()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_of_more_than_the_yaml_speaks_against_nothing_until_it_is_applied() {
+async fn a_quota_that_is_used_up_speaks_against_nothing_until_it_is_applied() {
     let cluster = FakeCluster::new().image("example.com/base:1", echo());
     let runtime = runtime(&cluster, ReachMode::Direct).await;
     let spec = with("metadata: {annotations: {example.com/day: monday}}");
-    cluster.deny("Deployment", Some("exceeded quota: count, requested: count/deployments.apps=1"));
-    let not_asked = runtime.check(&spec).await.unwrap_err();
-    assert!(not_asked.to_string().contains("exceeded quota"), "{not_asked}");
-    let refused = runtime.apply(&fixtures::workload(spec)).await.unwrap_err();
-    assert!(refused.to_string().contains("exceeded quota"), "{refused}");
+    cluster.object_quota("default", "Deployment", Some(0));
+    for refused in
+        [runtime.check(&spec).await.unwrap_err(), runtime.apply(&fixtures::workload(spec.clone())).await.unwrap_err()]
+    {
+        let Error::Invalid(findings) = &refused else { panic!("it is no refusal: {refused:?}") };
+        let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+        assert_eq!(finding.field, "namespace", "{finding}");
+        assert!(finding.reason.contains("exceeded quota: objects, requested: count/deployments.apps=1"), "{finding}");
+        assert!(finding.remedy.contains("quota"), "{finding}");
+    }
     assert!(cluster.all::<Deployment>("default").is_empty());
+    cluster.object_quota("default", "Deployment", None);
+    assert_eq!(runtime.check(&spec).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_denies_is_refused_in_its_words() {
+    let cluster = FakeCluster::new().image("example.com/base:1", echo());
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let spec = with("metadata: {annotations: {example.com/day: monday}}");
+    cluster.deny("Deployment", Some("an owner must be named"));
+    let findings = runtime.check(&spec).await.unwrap();
+    let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+    assert_eq!(finding.field, "selfHosted.deploymentYaml");
+    let words = "admission webhook \"fake.archestra.dev\" denied the request: an owner must be named";
+    assert!(finding.reason.contains(words), "{finding}");
+    let refused = runtime.apply(&fixtures::workload(spec)).await.unwrap_err();
+    assert!(refused.to_string().contains(words), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_cannot_be_called_is_named_and_is_no_silence() {
+    let cluster = FakeCluster::new().image("example.com/base:1", echo());
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let spec = with("metadata: {annotations: {example.com/day: monday}}");
+    cluster.webhook_away("Deployment", Some("Post \"https://judge.example\": context deadline exceeded"));
+    let unjudged = runtime.check(&spec).await.unwrap_err();
+    let Error::Invalid(findings) = &unjudged else { panic!("{unjudged:?}") };
+    assert!(findings[0].reason.contains("failed calling webhook \"fake.archestra.dev\""), "{findings:?}");
+    let later = runtime.apply(&fixtures::workload(spec)).await.unwrap_err();
+    assert!(later.is_retryable(), "it is tried again: {later:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_takes_no_dry_runs_is_asked_for_good() {
+    let cluster = FakeCluster::new().image("example.com/base:1", echo());
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    cluster.refuse_dry_runs("Deployment");
+    let spec = with("metadata: {annotations: {example.com/day: monday}}");
+    let not_asked = runtime.check(&spec).await.unwrap_err();
+    assert_eq!(not_asked.kind(), ErrorKind::Unsupported, "{not_asked}");
+    let workload = fixtures::workload(spec);
+    assert!(runtime.apply(&workload).await.unwrap().changed);
+    assert!(!runtime.apply(&workload).await.unwrap().changed, "it is known to be intact");
 }
 
 #[tokio::test(flavor = "multi_thread")]
