@@ -4,11 +4,11 @@ use super::{
     AdminState, Problem,
     access::require,
     caller::Who,
-    page::{Listed, Params},
+    page::{Listed, Params, at_most},
 };
 use archestra_core::{
     event::AuditRecord,
-    feed::{Cursor, MAX_PAGE},
+    feed::Cursor,
     id::AuditId,
     identity::{Action, Resource as On},
     state::AuditQuery,
@@ -54,7 +54,7 @@ async fn list(
 ) -> Result<Json<Listed<AuditRecord>>, Problem> {
     require(&who, On::AuditLog, Action::Read, "reading the audit log")?;
     let AuditParams { action, actor, consumer, from, until, limit, cursor } = params;
-    let limit = limit.unwrap_or(100).clamp(1, MAX_PAGE);
+    let limit = at_most(limit)?;
     let page = state
         .audit
         .list(&AuditQuery { action, actor, consumer, from, until, limit, cursor: cursor.map(Cursor) })

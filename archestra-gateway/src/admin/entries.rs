@@ -6,7 +6,7 @@ use super::{
     body::{self, ANSWER_ONLY, Document, take_version},
     caller::{Precondition, Who, as_asked, audited},
     hosting::{may_host, may_pull},
-    page::{Listed, PageParams, Params, Resource, collect},
+    page::{Listed, PageParams, Params, Resource, collect, cut},
     refs::{Named, ScopeRef},
     resolve::Directory,
     tools::{self, ToolView},
@@ -237,14 +237,17 @@ async fn list_tools(
 }
 
 /// Lists what an installation of an entry is asked for.
-#[utoipa::path(get, path = "/entries/{entry}/fields", tag = "entries", params(("entry" = String, Path)), responses((status = 200, body = Listed<InstallField>)))]
+#[utoipa::path(get, path = "/entries/{entry}/fields", tag = "entries", params(("entry" = String, Path), PageParams), responses((status = 200, body = Listed<InstallField>)))]
 async fn fields(
     State(state): State<AdminState>,
     who: Who,
     Path(key): Path<String>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<Listed<InstallField>>, Problem> {
     let entry = Directory::new(&state).entry(&who, &key).await?;
-    Ok(Json(Listed { items: install_fields(&entry.value.spec), next_cursor: None }))
+    // By their place: they are asked for in the order that the entry names them in.
+    let page = cut(params, install_fields(&entry.value.spec).into_iter().enumerate())?;
+    Ok(Json(Listed { items: page.items, next_cursor: page.next.map(|cursor| cursor.0) }))
 }
 
 /// The entry that a caller wants.

@@ -2,7 +2,7 @@
 
 use super::{
     AdminState, Problem, access::require, body::Document, caller::Who, entries::EntryWrite, installations::readable,
-    page::Listed,
+    page::{Listed, PageParams, Params, cut},
 };
 use crate::lifecycle::WorkloadPreview;
 use archestra_core::{
@@ -72,11 +72,16 @@ async fn manifest(
 }
 
 /// Lists the image pull secrets that the caller may name in an entry.
-#[utoipa::path(get, path = "/pull-secrets", tag = "entries", responses((status = 200, body = Listed<PullSecretView>)))]
-async fn list_pull_secrets(State(state): State<AdminState>, who: Who) -> Result<Json<Listed<PullSecretView>>, Problem> {
+#[utoipa::path(get, path = "/pull-secrets", tag = "entries", params(PageParams), responses((status = 200, body = Listed<PullSecretView>)))]
+async fn list_pull_secrets(
+    State(state): State<AdminState>,
+    who: Who,
+    Params(params): Params<PageParams>,
+) -> Result<Json<Listed<PullSecretView>>, Problem> {
     let found = visible(&state, &who).await?;
-    let items = found.into_iter().map(|found| PullSecretView { name: found.name, servers: found.servers }).collect();
-    Ok(Json(Listed { items, next_cursor: None }))
+    let view = |found: PullSecret| (found.name.clone(), PullSecretView { name: found.name, servers: found.servers });
+    let page = cut(params, found.into_iter().map(view))?;
+    Ok(Json(Listed { items: page.items, next_cursor: page.next.map(|cursor| cursor.0) }))
 }
 
 impl From<Manifest> for ManifestView {

@@ -11,9 +11,10 @@ use axum::{
     http::request::Parts,
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::future::Future;
+use std::{fmt::Display, future::Future, str::FromStr};
 
 /// Query parameters, refused as a problem.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Listed<T> {
-    /// The items, ordered by id.
+    /// The items, in an order that does not change from page to page.
     pub items: Vec<T>,
     /// Send it as `cursor` for the next page; absent on the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,10 +71,7 @@ pub(crate) async fn collect<T, F>(
 where
     F: Future<Output = CoreResult<Page<T>>>,
 {
-    let limit = match limit.unwrap_or(100) {
-        0 => return Err(Problem::malformed("limit must be at least 1")),
-        limit => limit.min(MAX_PAGE),
-    };
+    let limit = at_most(limit)?;
     let mut found = Page { items: Vec::new(), next: cursor.map(Cursor) };
     for _ in 0..MAX_READS {
         let page = read(PageRequest { limit: limit - found.items.len(), cursor: found.next.take() }).await?;
@@ -84,6 +82,43 @@ where
         }
     }
     Ok(found)
+}
+
+/// One page of what one record or one backend answers whole, in the order of its keys. A cursor is the key that a page ended
+/// with, so that what comes and goes meanwhile moves nothing else.
+pub(crate) fn cut<K, T>(params: PageParams, items: impl IntoIterator<Item = (K, T)>) -> Result<Page<T>, Problem>
+where
+    K: Ord + Display + FromStr,
+{
+    let limit = at_most(params.limit)?;
+    let after = params.cursor.map(|cursor| key_of(&cursor).ok_or_else(bad_cursor)).transpose()?;
+    let behind = |key: &K| after.as_ref().is_none_or(|after| key > after);
+    let mut items: Vec<(K, T)> = items.into_iter().filter(|(key, _)| behind(key)).collect();
+    items.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let last = items.last().filter(|_| more);
+    let next = last.map(|(key, _)| Cursor(URL_SAFE_NO_PAD.encode(key.to_string())));
+    Ok(Page { items: items.into_iter().map(|(_, item)| item).collect(), next })
+}
+
+fn key_of<K: FromStr>(cursor: &str) -> Option<K> {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?.parse().ok()
+}
+
+fn bad_cursor() -> Problem {
+    Problem::finding("cursor", "not a cursor of this list", "use the one that came with the page before")
+}
+
+/// How many items an answer has at most.
+///
+/// # Errors
+/// A 400 when none is asked for.
+pub(crate) fn at_most(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit.unwrap_or(100) {
+        0 => Err(Problem::malformed("limit must be at least 1")),
+        limit => Ok(limit.min(MAX_PAGE)),
+    }
 }
 
 /// An answer with one resource: its version goes into `ETag` as well.

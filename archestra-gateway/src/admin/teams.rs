@@ -6,7 +6,7 @@ use super::{
     body::Document,
     caller::{Precondition, Who, as_asked, audited},
     named,
-    page::{Listed, PageParams, Params, Resource, collect},
+    page::{Listed, PageParams, Params, Resource, collect, cut},
     refs::Named,
     resolve::Directory,
 };
@@ -174,19 +174,21 @@ async fn remove(
 }
 
 /// Lists the members of a team.
-#[utoipa::path(get, path = "/teams/{team}/members", tag = "teams", params(("team" = String, Path)), responses((status = 200, body = Listed<Named>)))]
+#[utoipa::path(get, path = "/teams/{team}/members", tag = "teams", params(("team" = String, Path), PageParams), responses((status = 200, body = Listed<Named>)))]
 async fn members(
     State(state): State<AdminState>,
     who: Who,
     Path(key): Path<String>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<Listed<Named>>, Problem> {
     let team = find(&state, &who, &key).await?;
+    let page = cut(params, team.value.members.into_iter().map(|member| (member, member)))?;
     let mut directory = Directory::new(&state);
     let mut items = Vec::new();
-    for member in team.value.members {
+    for member in page.items {
         items.push(directory.named_user(member).await?);
     }
-    Ok(Json(Listed { items, next_cursor: None }))
+    Ok(Json(Listed { items, next_cursor: page.next.map(|cursor| cursor.0) }))
 }
 
 /// Adds a member.

@@ -7,6 +7,7 @@ mod failing;
 mod killed;
 mod naming;
 mod openapi;
+mod pages;
 mod resources;
 
 use super::*;
@@ -87,6 +88,10 @@ impl Answer {
 
 impl Rig {
     async fn new() -> Self {
+        Self::on(ScriptedRuntime::new(ScriptedServer::new("any"))).await
+    }
+
+    async fn on(runtime: ScriptedRuntime) -> Self {
         let (memory, identity, secrets) =
             (Arc::new(MemoryCatalog::new()), Arc::new(MemoryIdentity::new()), Arc::new(MemorySecrets::new()));
         let faulty = Faulty::<dyn CatalogStore>::new(memory);
@@ -102,7 +107,6 @@ impl Rig {
         }
         identity.commit(changes.create(team.clone())).await.unwrap();
         let tools = Arc::new(Tools::default());
-        let runtime = ScriptedRuntime::new(ScriptedServer::new("any"));
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let lifecycle = Lifecycle::new(LifecycleParts {
             catalog: Arc::clone(&catalog),

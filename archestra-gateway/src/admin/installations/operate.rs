@@ -5,13 +5,14 @@ use super::{
         AdminState, Problem,
         body::Document,
         caller::{Who, as_asked, audited},
-        page::{Listed, Resource},
+        page::{Listed, PageParams, Params, Resource, collect},
         resolve::Directory,
     },
     InstallWrite, InstallationView, changeable, operable, readable, view,
 };
 use archestra_core::{
-    catalog::Given,
+    catalog::{CatalogStoreExt as _, Given, Query},
+    feed::Page,
     identity::Action,
     installation::InstallationState,
     runtime::{Revision, RevisionNumber, WorkloadStatus},
@@ -170,13 +171,23 @@ async fn rollback(
     Ok(Resource::new(installation.version.0, view(&mut Directory::new(&state), installation).await?))
 }
 
-/// Lists the revisions of what runs for it, oldest first; the last is the desired one.
-#[utoipa::path(get, path = "/installations/{installation}/revisions", tag = "installations", params(("installation" = String, Path)), responses((status = 200, body = Listed<Revision>)))]
+/// Lists the revisions of what runs for it, oldest first; the last one of the last page is the desired one.
+#[utoipa::path(get, path = "/installations/{installation}/revisions", tag = "installations", params(("installation" = String, Path), PageParams), responses((status = 200, body = Listed<Revision>)))]
 async fn revisions(
     State(state): State<AdminState>,
     who: Who,
     Path(key): Path<String>,
+    Params(params): Params<PageParams>,
 ) -> Result<Json<Listed<Revision>>, Problem> {
-    let id = readable(&state, &who, &key, "reading the revisions of a shared deployment").await?.value.id;
-    Ok(Json(Listed { items: state.lifecycle.revisions(id).await?, next_cursor: None }))
+    let installation = readable(&state, &who, &key, "reading the revisions of a shared deployment").await?.value;
+    let page = match installation.workload {
+        Some(workload) => {
+            let query = Query::Revisions { workload: Some(workload) };
+            let read = |page| state.catalog.list_page::<Revision>(query.clone(), page);
+            collect(params.limit, params.cursor, |_| true, read).await?
+        }
+        None => Page { items: Vec::new(), next: None },
+    };
+    let items = page.items.into_iter().map(|revision| revision.value).collect();
+    Ok(Json(Listed { items, next_cursor: page.next.map(|cursor| cursor.0) }))
 }

@@ -50,7 +50,7 @@ fn actions(report: &Value) -> Vec<String> {
     report["changes"].as_array().unwrap().iter().map(line).collect()
 }
 
-async fn settled(rig: &Rig) {
+pub(super) async fn settled(rig: &Rig) {
     for _ in 0..200 {
         let all = rig.get(&rig.admin, "/installations").await.expect(200);
         if all["items"].as_array().unwrap().iter().all(|one| one["state"]["phase"] == "ready") {

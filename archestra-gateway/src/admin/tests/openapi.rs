@@ -107,6 +107,41 @@ fn operations_are_unique_described_and_tagged() {
     assert!(ids.contains("createEntry") && ids.contains("listGateways") && ids.contains("createAgent"), "{ids:?}");
 }
 
+/// What a schema says where it is used, whether it stands there or is referred to.
+fn resolved<'a>(schema: &'a Value, document: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    }
+}
+
+#[test]
+fn every_list_is_paged_by_cursor() {
+    let document = document();
+    let mut lists = BTreeSet::new();
+    for (path, method, operation) in operations(&document).into_iter().filter(|(_, method, _)| method == "get") {
+        let schema = resolved(&operation["responses"]["200"]["content"]["application/json"]["schema"], &document);
+        assert_ne!(schema["type"], "array", "{method} {path} answers with a list that has no room for a cursor");
+        let items = resolved(&schema["properties"]["items"], &document);
+        if items["type"] != "array" {
+            continue;
+        }
+        assert!(
+            schema["properties"]["nextCursor"].is_object(),
+            "{method} {path} does not say where its next page begins"
+        );
+        for name in ["limit", "cursor"] {
+            let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+            let there = parameters.any(|parameter| parameter["name"] == name && parameter["in"] == "query");
+            assert!(there, "{method} {path} does not take `{name}`");
+        }
+        lists.insert(path);
+    }
+    for path in ["/entries", "/audit", "/teams/{team}/members", "/installations/{installation}/revisions"] {
+        assert!(lists.contains(path), "{path} is no list: {lists:?}");
+    }
+}
+
 #[test]
 fn every_reference_resolves() {
     fn visit(value: &Value, document: &Value) {
