@@ -165,7 +165,7 @@ async fn remove(
     let team = find(&state, &who, &key).await?;
     require(&who, On::Team, Action::Delete, "removing a team")?;
     precondition.check("team", &key, team.version)?;
-    named::by_nothing(&state, Owner::Team(team.value.id)).await?;
+    named::by_nothing(&state, Owner::Team(team.value.id), &format!("team {}", team.value.name)).await?;
     let store = state.clone();
     let (id, expect) = (team.value.id, team.expect());
     let change = async move { Ok(store.identity.commit(IdentityChanges::new().delete(id, expect)).await?) };

@@ -8,6 +8,7 @@ mod killed;
 mod naming;
 mod openapi;
 mod pages;
+mod pruning;
 mod resources;
 
 use super::*;

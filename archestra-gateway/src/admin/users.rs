@@ -191,7 +191,7 @@ async fn remove(
         return Err(Problem::conflict("you cannot remove yourself; ask another admin"));
     }
     may_grant(state.identity.as_ref(), &who, &user.value.role, "role").await?;
-    named::by_nothing(&state, Owner::User(user.value.id)).await?;
+    named::by_nothing(&state, Owner::User(user.value.id), &format!("user {}", user.value.email)).await?;
     let store = state.clone();
     let (id, expect) = (user.value.id, user.expect());
     let change = async move { Ok(store.identity.commit(IdentityChanges::new().delete(id, expect)).await?) };

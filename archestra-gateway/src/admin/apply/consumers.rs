@@ -5,7 +5,7 @@ use super::{
         Problem,
         access::{default_owner, may_change, may_pin, require, scope_of},
         consumers::{draft, label, resource},
-        policies,
+        named, policies,
         refs::{CallerRef, CredentialRef, InstallationRef},
     },
     ApplyAction, ConsumerItem, PolicyItem, SelectorItem,
@@ -19,6 +19,7 @@ use archestra_core::{
     consumer::{ConsumerKind, ToolAssignment},
     feed::Versioned,
     identity::{Action, Resource as On},
+    installation::Owner,
     policy::Policy,
 };
 
@@ -69,6 +70,8 @@ async fn consumer(planner: &mut Planner<'_>, kind: ConsumerKind, item: ConsumerI
         }
     };
     let slug = item.slug.clone();
+    let stored = before.as_ref().map(|before| before.value.id.into());
+    planner.afterwards.comes(stored, named::consumer(kind, &slug), named::of_scope(&scope));
     let step = Step::SaveConsumer { kind, before: before.map(Box::new), item: Box::new(item) };
     planner.line(label(kind), &slug, action, Some(step));
     Ok(())
@@ -198,7 +201,27 @@ async fn policy(planner: &mut Planner<'_>, stored: &[Versioned<Policy>], item: P
         if before.is_some() { (ApplyAction::Update, Action::Update) } else { (ApplyAction::Create, Action::Create) };
     require(planner.who, On::Policy, asked, "saving a policy")?;
     let name = item.name.clone();
+    let callers = callers(planner, &item.callers).await?;
+    planner.afterwards.comes(before.map(|before| before.value.id.into()), named::policy(&name), callers);
     let step = Step::SavePolicy { before: before.cloned().map(Box::new), item: Box::new(item) };
     planner.line("policy", &name, action, Some(step));
     Ok(())
+}
+
+/// The teams and users that a rule is about, those included that the document makes.
+async fn callers(planner: &Planner<'_>, callers: &[CallerRef]) -> Result<Vec<Owner>, Problem> {
+    let (who, world) = (planner.who, &planner.world);
+    let mut owners = Vec::new();
+    for (n, caller) in callers.iter().enumerate() {
+        match caller {
+            CallerRef::User(user) => {
+                owners.push(Owner::User(world.user(who, &format!("callers[{n}].user"), user).await?));
+            }
+            CallerRef::Team(team) => {
+                owners.push(Owner::Team(world.team(who, &format!("callers[{n}].team"), team).await?));
+            }
+            CallerRef::Organization | CallerRef::Clients => {}
+        }
+    }
+    Ok(owners)
 }

@@ -11,6 +11,7 @@ use archestra_core::{
     feed::Versioned,
     id::{TeamId, UserId},
     identity::{Action, IdentityLookup, IdentityStoreExt as _, Resource as On, RoleName, Team, User},
+    installation::Owner,
     secret::Expect,
 };
 use chrono::Utc;
@@ -88,6 +89,8 @@ async fn team(planner: &mut Planner<'_>, item: TeamItem) -> Result<(), Problem> 
         for (n, member) in names.iter().enumerate() {
             ids.insert(planner.world.user(planner.who, &format!("members[{n}]"), member).await?);
         }
+        // Who goes is taken out of every team, which is not what the document says.
+        planner.afterwards.comes(None, format!("team {}", item.name), ids.iter().copied().map(Owner::User));
         members = Some(ids);
     }
     let Some(before) = planner.state.identity.find_one::<Team>(IdentityLookup::TeamNamed(item.name.clone())).await?

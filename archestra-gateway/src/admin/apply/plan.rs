@@ -1,7 +1,7 @@
 //! From a document to what has to be done, with everything checked that can be checked without doing it.
 
 use super::{
-    super::{AdminState, Problem, caller::Who},
+    super::{AdminState, Problem, caller::Who, named::Afterwards},
     ApplyAction, ApplyChange, ApplyDocument, ConsumerItem, consumers, people, prune, registry,
     world::World,
 };
@@ -95,6 +95,8 @@ pub(super) struct Planner<'a> {
     pub(super) installed: BTreeSet<(String, Owner)>,
     /// The stored entries that the document names.
     pub(super) kept_entries: BTreeSet<EntryId>,
+    /// Which teams and users are named once the plan is carried out.
+    pub(super) afterwards: Afterwards,
 }
 
 impl Planner<'_> {
@@ -139,6 +141,7 @@ pub(super) async fn plan(
         specs: BTreeMap::new(),
         installed: BTreeSet::new(),
         kept_entries: BTreeSet::new(),
+        afterwards: Afterwards::default(),
     };
     let names = prune::Names::of(&document);
     people::users(&mut planner, document.users).await?;

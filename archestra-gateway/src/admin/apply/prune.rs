@@ -5,6 +5,7 @@ use super::{
         Problem,
         access::{may_change, require, scope_of},
         consumers::{label, resource},
+        named,
         users::may_grant,
     },
     ApplyAction, ApplyDocument,
@@ -15,9 +16,9 @@ use archestra_core::{
     Finding,
     catalog::{CatalogStoreExt as _, Entry, Kind, Query},
     consumer::Consumer,
-    feed::Versioned,
+    feed::{Expect, Versioned},
     id::InstallationId,
-    identity::{Action, IdentityKind, IdentityQuery, IdentityStoreExt as _, Resource as On, Team, User},
+    identity::{Action, IdentityKey, IdentityKind, IdentityQuery, IdentityStoreExt as _, Resource as On, Team, User},
     installation::{Installation, Owner},
     policy::Policy,
 };
@@ -51,8 +52,9 @@ pub(super) async fn prune(planner: &mut Planner<'_>, set: &str, names: &Names) -
     policies(planner, set, names).await?;
     let removed = installations(planner, set).await?;
     entries(planner, set, names, &removed).await?;
-    teams(planner, set, names, &removed).await?;
-    users(planner, set, names, &removed).await
+    let mut leavers = teams(planner, set, names).await?;
+    leavers.extend(users(planner, set, names).await?);
+    leave(planner, leavers).await
 }
 
 fn of_set(present: Option<&String>, set: &str) -> bool {
@@ -74,6 +76,7 @@ async fn consumers(planner: &mut Planner<'_>, set: &str, names: &Names) -> Resul
             &format!("deleting {} {}", label(*kind), spec.slug),
         )?;
         let (kind, slug) = (label(*kind), spec.slug.clone());
+        planner.afterwards.goes(consumer.value.id);
         planner.line(kind, &slug, ApplyAction::Delete, Some(Step::DeleteConsumer(Box::new(consumer))));
     }
     Ok(())
@@ -87,6 +90,7 @@ async fn policies(planner: &mut Planner<'_>, set: &str, names: &Names) -> Result
             continue;
         }
         require(planner.who, On::Policy, Action::Delete, &format!("deleting policy {name}"))?;
+        planner.afterwards.goes(policy.value.id);
         planner.line("policy", &name, ApplyAction::Delete, Some(Step::DeletePolicy(Box::new(policy))));
     }
     Ok(())
@@ -114,6 +118,7 @@ async fn installations(planner: &mut Planner<'_>, set: &str) -> Result<BTreeSet<
             &format!("removing the installation of {name}"),
         )?;
         removed.insert(installation.value.id);
+        planner.afterwards.goes(installation.value.id);
         planner.line(
             "installation",
             &name,
@@ -150,6 +155,7 @@ async fn entries(
             ));
             continue;
         }
+        planner.afterwards.goes(entry.value.id);
         planner.line("entry", &name, ApplyAction::Delete, Some(Step::DeleteEntry(Box::new(entry))));
     }
     Ok(())
@@ -164,66 +170,63 @@ async fn left(
     Ok(all.into_iter().find(|installation| !removed.contains(&installation.value.id)))
 }
 
-/// Whether somebody still owns installations once the plan is carried out.
-async fn owns(planner: &Planner<'_>, owner: Owner, removed: &BTreeSet<InstallationId>) -> Result<bool, Problem> {
-    let planned = planner.installed.iter().any(|(_, of)| *of == owner);
-    Ok(planned || left(planner, Query::Installations { entry: None, owner: Some(owner) }, removed).await?.is_some())
+/// Somebody whom pruning would delete.
+#[derive(Debug)]
+struct Leaver {
+    owner: Owner,
+    kind: &'static str,
+    name: String,
+    key: IdentityKey,
+    expect: Expect,
 }
 
-async fn teams(
-    planner: &mut Planner<'_>,
-    set: &str,
-    names: &Names,
-    removed: &BTreeSet<InstallationId>,
-) -> Result<(), Problem> {
-    let all = planner.state.identity.list_all::<Team>(IdentityQuery::all(IdentityKind::Team)).await?;
-    for team in all {
-        let name = &team.value.name;
-        if !of_set(team.value.apply_set.as_ref(), set) || names.teams.contains(name) {
+async fn teams(planner: &Planner<'_>, set: &str, names: &Names) -> Result<Vec<Leaver>, Problem> {
+    let mut leavers = Vec::new();
+    for team in planner.state.identity.list_all::<Team>(IdentityQuery::all(IdentityKind::Team)).await? {
+        let expect = team.expect();
+        let Team { id, name, apply_set, .. } = team.value;
+        if !of_set(apply_set.as_ref(), set) || names.teams.contains(&name) {
             continue;
         }
         require(planner.who, On::Team, Action::Delete, &format!("deleting team {name}"))?;
-        if owns(planner, Owner::Team(team.value.id), removed).await? {
-            planner.findings.push(Finding::new(
-                "teams",
-                format!("team {name} cannot be deleted: it has installations"),
-                "remove them first, or keep the team in the document",
-            ));
-            continue;
-        }
-        planner.plan.leavers.lines.push(line("team", name, ApplyAction::Delete));
-        planner.plan.leavers.changes.push_delete(team.value.id, team.expect());
+        leavers.push(Leaver { owner: Owner::Team(id), kind: "team", name, key: id.into(), expect });
     }
-    Ok(())
+    Ok(leavers)
 }
 
-async fn users(
-    planner: &mut Planner<'_>,
-    set: &str,
-    names: &Names,
-    removed: &BTreeSet<InstallationId>,
-) -> Result<(), Problem> {
-    let all = planner.state.identity.list_all::<User>(IdentityQuery::all(IdentityKind::User)).await?;
-    for user in all {
-        let User { id, email, role, apply_set, .. } = &user.value;
-        if !of_set(apply_set.as_ref(), set) || names.users.contains(email) {
+async fn users(planner: &mut Planner<'_>, set: &str, names: &Names) -> Result<Vec<Leaver>, Problem> {
+    let mut leavers = Vec::new();
+    for user in planner.state.identity.list_all::<User>(IdentityQuery::all(IdentityKind::User)).await? {
+        let expect = user.expect();
+        let User { id, email, role, apply_set, .. } = user.value;
+        if !of_set(apply_set.as_ref(), set) || names.users.contains(&email) {
             continue;
         }
         require(planner.who, On::User, Action::Delete, &format!("deleting user {email}"))?;
-        may_grant(planner.state.identity.as_ref(), planner.who, role, "users").await?;
-        let reason = if planner.who.user() == Some(*id) {
-            Some(format!("user {email} is you"))
-        } else if owns(planner, Owner::User(*id), removed).await? {
-            Some(format!("user {email} cannot be deleted: there are installations of theirs"))
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
+        may_grant(planner.state.identity.as_ref(), planner.who, &role, "users").await?;
+        if planner.who.user() == Some(id) {
+            let reason = format!("user {email} is you");
             planner.findings.push(Finding::new("users", reason, "keep the user in the document"));
             continue;
         }
-        planner.plan.leavers.lines.push(line("user", email, ApplyAction::Delete));
-        planner.plan.leavers.changes.push_delete(*id, user.expect());
+        leavers.push(Leaver { owner: Owner::User(id), kind: "user", name: email, key: id.into(), expect });
+    }
+    Ok(leavers)
+}
+
+/// Plans that those leave whom nothing names once the rest of the plan is carried out.
+async fn leave(planner: &mut Planner<'_>, leavers: Vec<Leaver>) -> Result<(), Problem> {
+    let owners = leavers.iter().map(|leaver| leaver.owner).collect();
+    let mut naming = named::naming(planner.state.catalog.as_ref(), &owners, &planner.afterwards).await?;
+    for Leaver { owner, kind, name, key, expect } in leavers {
+        if let Some(naming) = naming.remove(&owner) {
+            let reason = named::still_named(&format!("{kind} {name}"), naming);
+            let remedy = format!("{}, or keep the {kind} in the document", named::REMEDY);
+            planner.findings.push(Finding::new(format!("{kind}s"), reason, remedy));
+            continue;
+        }
+        planner.plan.leavers.lines.push(line(kind, &name, ApplyAction::Delete));
+        planner.plan.leavers.changes.push_delete(key, expect);
     }
     Ok(())
 }

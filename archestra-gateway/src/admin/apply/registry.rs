@@ -6,6 +6,7 @@ use super::{
         access::{default_owner, may_change, require, scope_of, sees},
         entries::draft,
         hosting::{may_host, may_pull},
+        named,
     },
     ApplyAction, EntryItem, InstallationItem,
     plan::{Planner, Step},
@@ -65,6 +66,7 @@ async fn entry(planner: &mut Planner<'_>, item: EntryItem) -> Result<(), Problem
         planner.line("entry", &name, ApplyAction::Unchanged, None);
         return Ok(());
     }
+    planner.afterwards.comes(id.map(Into::into), named::entry(&name), named::of_scope(&draft.scope));
     let set = if before.is_none() { planner.plan.set.clone() } else { None };
     let step =
         Step::SaveEntry { before: before.map(Box::new), draft: Box::new(EntryDraft { apply_set: set, ..draft }) };
@@ -116,6 +118,7 @@ async fn installation(planner: &mut Planner<'_>, item: InstallationItem) -> Resu
         may_change(who, On::Installation, Action::Create, &scope, "installing an entry for this owner")?;
         check_values(&spec, given.clone(), &BTreeSet::new()).map_err(Problem::invalid)?;
         planner.world.installations.insert((name.clone(), owner));
+        planner.afterwards.comes(None, named::installation(&name), [owner]);
         let step = Step::Install { entry: name, owner, values: given, author: who.author() };
         planner.line("installation", &place, ApplyAction::Create, Some(step));
         return Ok(());

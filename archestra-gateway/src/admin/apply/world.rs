@@ -51,7 +51,7 @@ impl World {
         }
     }
 
-    async fn team(&self, who: &Who, field: &str, text: &str) -> Result<TeamId, Problem> {
+    pub(super) async fn team(&self, who: &Who, field: &str, text: &str) -> Result<TeamId, Problem> {
         match self.teams.get(text) {
             Some(id) => Ok(*id),
             None => Ok(self.directory.known_team(who, field, text).await?.value.id),
