@@ -28,6 +28,11 @@ impl<'a> Assigner<'a> {
         Self { lifecycle, entry: None, new_tools: &[], gone: BTreeSet::new(), entries: None, tools: BTreeMap::new() }
     }
 
+    /// Over the catalog as it is, of which these entries are all that can matter.
+    pub(super) fn among(lifecycle: &'a Lifecycle, entries: Vec<Entry>) -> Self {
+        Self { entries: Some(entries), ..Self::new(lifecycle) }
+    }
+
     /// Over the catalog with this entry as it is to be, and these tools of it added.
     pub(super) fn with_entry(lifecycle: &'a Lifecycle, entry: &'a Entry, new_tools: &'a [Tool]) -> Self {
         Self { entry: Some(entry), new_tools, ..Self::new(lifecycle) }
@@ -107,7 +112,7 @@ impl<'a> Assigner<'a> {
     }
 }
 
-fn concerns(consumer: &Consumer, entry: &Entry) -> bool {
+pub(super) fn concerns(consumer: &Consumer, entry: &Entry) -> bool {
     match consumer.spec.tool_assignment {
         ToolAssignment::Automatic => consumer.spec.labels.intersects(&entry.spec.labels),
         ToolAssignment::Manual => consumer.tools.iter().any(|selector| selector.entry == entry.id),
@@ -128,13 +133,19 @@ impl Lifecycle {
     pub(super) async fn reassign_all(&self) -> Result<()> {
         let mut assigner = Assigner::new(self);
         for consumer in self.consumers().await? {
-            let changes = assigner.changes(&consumer.value).await?;
-            if changes.is_empty() {
-                continue;
-            }
-            if let Err(error) = self.commit(changes).await {
-                tracing::debug!(consumer = %consumer.value.id, %error, "the assignments of a consumer changed meanwhile");
-            }
+            self.reassign(&mut assigner, &consumer.value).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the assignments of one consumer what they should be.
+    pub(super) async fn reassign(&self, assigner: &mut Assigner<'_>, consumer: &Consumer) -> Result<()> {
+        let changes = assigner.changes(consumer).await?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.commit(changes).await {
+            tracing::debug!(consumer = %consumer.id, %error, "the assignments of a consumer changed meanwhile");
         }
         Ok(())
     }

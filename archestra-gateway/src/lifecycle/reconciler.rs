@@ -1,15 +1,19 @@
 //! The reconciler: keeps what runs the same as what is stored, resumes what was interrupted, and lists tools that changed.
 
+mod known;
+mod reassign;
+
 use super::{Lifecycle, jobs::Ending};
 use archestra_core::{
     Result,
-    catalog::{CatalogStoreExt, Kind, Query, RecordKey},
+    catalog::RecordKey,
     feed::FeedEvent,
     id::InstallationId,
-    installation::{Installation, InstallationState},
-    runtime::{Phase, Revision, RevisionNumber, WorkloadEvent, WorkloadId, WorkloadSummary},
+    installation::InstallationState,
+    runtime::{Phase, RevisionNumber, WorkloadEvent, WorkloadId, WorkloadSummary},
 };
 use futures::{StreamExt as _, stream, stream::BoxStream};
+use known::{Known, Progress};
 use std::{
     collections::{BTreeSet, HashMap},
     time::Duration,
@@ -19,14 +23,18 @@ use tokio_util::sync::CancellationToken;
 
 const RETRY: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Where more has changed than this, everything is read.
+const MANY: usize = 5000;
 
 /// What the reconciler has yet to look at.
 #[derive(Debug, Default)]
 struct Pending {
+    /// What runs is compared with what is stored.
+    workloads: bool,
+    /// The catalog is read whole for that, and the assignments of all consumers are looked at: otherwise what changed is.
     everything: bool,
-    consumers: bool,
-    /// Revisions were made or went: what is known of them is read anew.
-    revisions: bool,
+    /// What was written or removed.
+    changed: BTreeSet<RecordKey>,
     relist: BTreeSet<WorkloadId>,
     due: Option<Instant>,
 }
@@ -41,17 +49,35 @@ impl Pending {
 /// What the reconciler remembers between two passes.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Who uses which workload.
-    users: HashMap<WorkloadId, Vec<InstallationId>>,
+    /// What is stored, once it was read.
+    known: Option<Known>,
     /// When what runs was started, to tell a new start from an old one.
     running: HashMap<WorkloadId, Option<chrono::DateTime<chrono::Utc>>>,
     swept: Option<Instant>,
     /// When what somebody else had changed was put back last, by what that was.
     mended: HashMap<(WorkloadId, String), Instant>,
-    /// The newest revision of each workload, once it was read.
-    newest: Option<HashMap<WorkloadId, RevisionNumber>>,
     /// What was done that is done once after the start.
     started: Started,
+}
+
+/// Whether what runs, or is to, can be different because of this record.
+const fn is_of_workloads(key: RecordKey) -> bool {
+    matches!(key, RecordKey::Installation(_) | RecordKey::Revision(_))
+}
+
+/// Whether a consumer can have other tools because of this record.
+const fn is_of_assignments(key: RecordKey) -> bool {
+    matches!(key, RecordKey::Entry(_) | RecordKey::Consumer(_) | RecordKey::Tool(_))
+}
+
+impl Memory {
+    fn wants(&self, workload: &WorkloadId) -> bool {
+        self.known.as_ref().is_some_and(|known| known.wants(workload))
+    }
+
+    fn users(&self, workload: &WorkloadId) -> impl Iterator<Item = InstallationId> {
+        self.known.iter().flat_map(|known| known.users(workload))
+    }
 }
 
 /// How far the start has come.
@@ -107,8 +133,7 @@ impl Lifecycle {
                     }
                 },
                 _ = tick.tick() => {
-                    pending.consumers = true;
-                    pending.revisions = true;
+                    pending.everything = true;
                     self.ask(&mut pending);
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -130,24 +155,26 @@ impl Lifecycle {
     }
 
     fn ask(&self, pending: &mut Pending) {
-        pending.everything = true;
+        pending.workloads = true;
         pending.by(Instant::now() + self.options().debounce);
     }
 
     fn note_change(&self, event: &FeedEvent<RecordKey>, pending: &mut Pending) {
         match event {
             FeedEvent::Resync { .. } => {
-                pending.consumers = true;
-                pending.revisions = true;
+                pending.everything = true;
                 self.ask(pending);
             }
             FeedEvent::Changed { keys, .. } => {
-                pending.consumers |=
-                    keys.iter().any(|key| matches!(key.kind(), Kind::Entry | Kind::Consumer | Kind::Tool));
-                pending.revisions |= keys.iter().any(|key| key.kind() == Kind::Revision);
-                if pending.consumers || keys.iter().any(|key| matches!(key.kind(), Kind::Installation | Kind::Revision))
-                {
+                let followed = |key: &&RecordKey| is_of_workloads(**key) || is_of_assignments(**key);
+                let before = pending.changed.len();
+                pending.changed.extend(keys.iter().filter(followed));
+                if pending.changed.len() > before {
                     self.ask(pending);
+                }
+                if pending.changed.len() > MANY {
+                    pending.changed.clear();
+                    pending.everything = true;
                 }
             }
             FeedEvent::Confirmed { .. } => {}
@@ -189,7 +216,7 @@ impl Lifecycle {
         if memory.running.insert(summary.id.clone(), started) == Some(started) {
             return;
         }
-        for id in memory.users.get(&summary.id).into_iter().flatten().copied() {
+        for id in memory.users(&summary.id) {
             let this = self.clone();
             self.inner.tasks.spawn(async move {
                 let waiting =
@@ -204,15 +231,17 @@ impl Lifecycle {
     /// Does what is pending; what is to be done later because of it comes back.
     async fn pass(&self, work: &Pending, memory: &mut Memory) -> Result<Pending> {
         let mut left = Pending::default();
-        if work.everything {
-            self.pass_workloads(work.revisions, memory, &mut left).await?;
+        if work.workloads {
+            self.pass_workloads(work, memory, &mut left).await?;
         }
-        if work.consumers {
+        if work.everything {
             self.reassign_all().await?;
+        } else if work.changed.iter().any(|key| is_of_assignments(*key)) {
+            self.reassign_around(&work.changed).await?;
         }
         for workload in &work.relist {
-            for id in memory.users.get(workload).into_iter().flatten() {
-                self.bring_up(*id);
+            for id in memory.users(workload) {
+                self.bring_up(id);
             }
         }
         if memory.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
@@ -226,7 +255,7 @@ impl Lifecycle {
         Ok(left)
     }
 
-    async fn pass_workloads(&self, revised: bool, memory: &mut Memory, left: &mut Pending) -> Result<()> {
+    async fn pass_workloads(&self, work: &Pending, memory: &mut Memory, left: &mut Pending) -> Result<()> {
         // What runs is read before what is wanted: whatever is applied has been stored before.
         let observed = match self.runtime() {
             Some(runtime) => match self.within("listing workloads", runtime.list()).await {
@@ -234,7 +263,7 @@ impl Lifecycle {
                 Err(error) => {
                     // All that needs no runtime goes on without.
                     tracing::warn!(%error, "what runs cannot be listed; it is tried again");
-                    left.everything = true;
+                    left.workloads = true;
                     left.by(Instant::now() + RETRY);
                     None
                 }
@@ -242,35 +271,28 @@ impl Lifecycle {
             None => None,
         };
         let answers = observed.is_some() || self.runtime().is_none();
-        let installations = self.catalog().list_all::<Installation>(Query::all(Kind::Installation)).await?;
-        if revised || memory.newest.is_none() {
-            // Read anew also after a failure between here and there.
-            memory.newest = None;
-            memory.newest = Some(self.newest_revisions().await?);
+        match &mut memory.known {
+            Some(known) if !work.everything => known.follow(self.catalog(), &work.changed).await?,
+            known => *known = Some(Known::read(self.catalog()).await?),
         }
         let started = memory.started;
-        memory.users.clear();
         let mut resumed = BTreeSet::new();
         let mut ready = Vec::new();
-        for installation in installations {
-            let installation = installation.value;
-            let hosted = installation.workload.is_some();
+        for (id, seen) in memory.known.iter().flat_map(Known::installations) {
+            let hosted = seen.workload.is_some();
             let possible = answers || !hosted;
-            let interrupted = match installation.state {
-                InstallationState::Pending | InstallationState::Discovering => true,
-                InstallationState::Error { .. } => started < Started::Whole && hosted,
-                InstallationState::Ready => false,
+            let interrupted = match seen.progress {
+                Progress::Unfinished => true,
+                Progress::Failed => started < Started::Whole && hosted,
+                Progress::Ready => false,
             };
-            if possible && interrupted && !self.inner.jobs.busy(installation.id) {
-                self.bring_up(installation.id);
-                resumed.extend(installation.workload.clone());
+            if possible && interrupted && !self.inner.jobs.busy(id) {
+                self.bring_up(id);
+                resumed.extend(seen.workload.clone());
             }
             let waits = if hosted { started < Started::Whole } else { started < Started::Remote };
-            if possible && waits && installation.state == InstallationState::Ready {
-                ready.push(installation.id);
-            }
-            if let Some(workload) = installation.workload {
-                memory.users.entry(workload).or_default().push(installation.id);
+            if possible && waits && seen.progress == Progress::Ready {
+                ready.push(id);
             }
         }
         if let Some(observed) = observed {
@@ -292,25 +314,23 @@ impl Lifecycle {
         left: &mut Pending,
     ) {
         let drifted = self.drifted(observed, memory, left);
-        let none = HashMap::new();
-        let newest = memory.newest.as_ref().unwrap_or(&none);
+        let Some(known) = &memory.known else { return };
         let running: HashMap<&WorkloadId, Option<RevisionNumber>> =
             observed.iter().map(|one| (&one.id, one.status.revision)).collect();
-        let differs = |workload: &&WorkloadId| match (running.get(workload), newest.get(*workload)) {
+        let differs = |workload: &&WorkloadId| match (running.get(workload), known.newest(workload)) {
             (_, None) => false,
             (None, Some(_)) => true,
             // A runtime that does not tell which revision it runs is asked to run the right one once.
             (Some(running), Some(desired)) => {
-                running.map_or(memory.started < Started::Whole, |running| running != *desired)
+                running.map_or(memory.started < Started::Whole, |running| running != desired)
             }
         };
         let idle = |workload: &&WorkloadId| {
-            let users = memory.users.get(*workload).map(Vec::as_slice).unwrap_or_default();
-            !resumed.contains(*workload) && !users.iter().any(|id| self.inner.jobs.busy(*id))
+            !resumed.contains(*workload) && !known.users(workload).any(|id| self.inner.jobs.busy(id))
         };
-        let missing = memory.users.keys().filter(idle);
+        let missing = known.wanted().filter(idle);
         let missing: Vec<WorkloadId> = missing
-            .filter(|id| differs(id) || (drifted.contains_key(*id) && newest.contains_key(*id)))
+            .filter(|id| differs(id) || (drifted.contains_key(*id) && known.newest(id).is_some()))
             .cloned()
             .collect();
         let apply = |workload: WorkloadId| async move {
@@ -347,11 +367,11 @@ impl Lifecycle {
         let pause = self.options().resync;
         memory.mended.retain(|_, mended| mended.elapsed() < pause);
         let mut drifted = HashMap::new();
-        for summary in observed.iter().filter(|summary| memory.users.contains_key(&summary.id)) {
+        for summary in observed.iter().filter(|summary| memory.wants(&summary.id)) {
             let Some(drift) = &summary.drift else { continue };
             let change = (summary.id.clone(), drift.clone());
             if let Some(mended) = memory.mended.get(&change) {
-                left.everything = true;
+                left.workloads = true;
                 left.by(*mended + pause);
                 continue;
             }
@@ -363,7 +383,7 @@ impl Lifecycle {
 
     /// Removes what nobody wants, in a task of its own: a runtime may take its time for each.
     fn remove_unwanted(&self, observed: &[WorkloadSummary], memory: &Memory) {
-        let unwanted = observed.iter().map(|one| &one.id).filter(|id| !memory.users.contains_key(*id));
+        let unwanted = observed.iter().map(|one| &one.id).filter(|id| !memory.wants(id));
         let unwanted: Vec<Ending> =
             unwanted.filter(|id| !self.inner.jobs.is_ending(id)).map(|id| self.inner.jobs.begin_ending(id)).collect();
         if unwanted.is_empty() {
@@ -402,15 +422,5 @@ impl Lifecycle {
         let Some(newest) = self.history(workload).await?.pop() else { return Ok(false) };
         let users = self.installations_of(newest.value.entry).await?;
         Ok(users.iter().any(|user| user.value.workload.as_ref() == Some(workload)))
-    }
-
-    async fn newest_revisions(&self) -> Result<HashMap<WorkloadId, RevisionNumber>> {
-        let mut newest = HashMap::new();
-        for revision in self.catalog().list_all::<Revision>(Query::all(Kind::Revision)).await? {
-            let Revision { workload, number, .. } = revision.value;
-            let known = newest.entry(workload).or_insert(number);
-            *known = number.max(*known);
-        }
-        Ok(newest)
     }
 }

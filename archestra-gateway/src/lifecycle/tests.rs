@@ -6,6 +6,7 @@ mod doubt;
 mod entries;
 mod fakes;
 mod faults;
+mod following;
 mod installing;
 mod reconciling;
 mod references;
