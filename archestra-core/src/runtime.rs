@@ -109,7 +109,9 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// would refuse. Nothing is made of it, and nothing is left.
     ///
     /// # Errors
-    /// It could not be asked: nothing is known then, and nothing speaks against the workload.
+    /// [`Invalid`](crate::Error::Invalid) when it would be refused for something that it does not say and that may be over when
+    /// it is applied: a quota that is used up, a namespace that is missing, a judge that is away. Anything else: it could not be
+    /// asked. Either way nothing speaks against the workload.
     async fn check(&self, workload: &WorkloadSpec) -> Result<Vec<Finding>> {
         _ = workload;
         Ok(Vec::new())

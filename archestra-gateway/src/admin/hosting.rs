@@ -26,6 +26,10 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) struct ManifestView {
     /// Documents in the runtime's own form: YAML, on Kubernetes.
     documents: Vec<String>,
+    /// What the deployment YAML would be refused for at the moment that it does not say itself, such as a quota that is used up. It
+    /// does not hold up saving, and may be over when it is applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hindrances: Vec<Finding>,
     /// Why the deployment YAML was not tried where it would run; absent where it was, or where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_asked: Option<String>,
@@ -56,8 +60,8 @@ async fn preview_entry(
     require(&who, On::Entry, Action::Create, "previewing an entry")?;
     let (write, _) = EntryWrite::decode(body.0)?;
     may_host(&state, &who, &write.spec)?;
-    let WorkloadPreview { manifest, not_asked } = state.lifecycle.preview_workload(&write.spec).await?;
-    Ok(Json(ManifestView { not_asked, ..manifest.into() }))
+    let WorkloadPreview { manifest, hindrances, not_asked } = state.lifecycle.preview_workload(&write.spec).await?;
+    Ok(Json(ManifestView { hindrances, not_asked, ..manifest.into() }))
 }
 
 /// Shows what the runtime is asked to run for an installation.
@@ -86,7 +90,7 @@ async fn list_pull_secrets(
 
 impl From<Manifest> for ManifestView {
     fn from(Manifest { documents }: Manifest) -> Self {
-        Self { documents, not_asked: None }
+        Self { documents, hindrances: Vec::new(), not_asked: None }
     }
 }
 

@@ -196,6 +196,11 @@ impl Lifecycle {
         if findings.is_empty() && !undone && !runs_as_before {
             match self.refused_findings(&spec).await {
                 Ok(refused) => findings.extend(refused),
+                // It may be over when it is applied, and installing tells.
+                Err(Error::Invalid(hindrances)) => {
+                    let error = Error::Invalid(hindrances);
+                    tracing::warn!(%error, "deployment YAML is saved that would be refused at the moment");
+                }
                 // Installing tells; until then nothing speaks against it.
                 Err(error) => tracing::warn!(%error, "deployment YAML is saved without having been tried"),
             }

@@ -18,9 +18,28 @@ use archestra_core::{
 pub struct WorkloadPreview {
     /// For people to read.
     pub manifest: Manifest,
-    /// Why what the runtime stands on was not asked whether it would take the deployment YAML; `None` where it was, or where
-    /// there is none.
+    /// What the deployment YAML would be refused for at the moment that it does not say itself, such as a quota that is used up.
+    /// It does not hold up saving, and may be over when it is applied.
+    pub hindrances: Vec<Finding>,
+    /// Why what the runtime stands on did not say whether it would take the deployment YAML; `None` where it did, or where there
+    /// is none.
     pub not_asked: Option<String>,
+}
+
+impl WorkloadPreview {
+    const fn untried(manifest: Manifest) -> Self {
+        Self { manifest, hindrances: Vec::new(), not_asked: None }
+    }
+}
+
+/// Why nothing was said, in words for whoever asked: addresses and accounts of the platform are for its log.
+fn silence(error: &Error) -> String {
+    match error {
+        Error::Timeout { .. } | Error::Unavailable { .. } => "it did not answer".to_owned(),
+        Error::PermissionDenied { .. } => "it does not let this platform ask".to_owned(),
+        Error::Unsupported { operation, .. } => format!("it cannot {operation}"),
+        _ => "its answer was not understood; the log of this platform says more".to_owned(),
+    }
 }
 
 impl Lifecycle {
@@ -39,28 +58,33 @@ impl Lifecycle {
         let runtime = self.renderer()?;
         let values = WorkloadValues::sample(spec);
         let Some(sample) = build_workload_spec(spec, &values, &self.platform(None)) else {
-            return Ok(WorkloadPreview { manifest: Manifest { documents: Vec::new() }, not_asked: None });
+            return Ok(WorkloadPreview::untried(Manifest { documents: Vec::new() }));
         };
         let secrets = secret_keys(&sample).into_iter().map(|key| (key.to_owned(), SecretValue::new("value"))).collect();
         let id = WorkloadId::of_entry(EntryId::new());
         let workload = Workload { id, revision: RevisionNumber(1), spec: sample, secrets };
         let manifest = self.within("rendering a workload", runtime.render(&workload)).await?;
-        let not_asked = match self.refused_findings(spec).await {
-            Ok(refused) if refused.is_empty() => None,
+        let mut preview = WorkloadPreview::untried(manifest);
+        match self.refused_findings(spec).await {
+            Ok(refused) if refused.is_empty() => {}
             Ok(refused) => return Err(Error::Invalid(refused)),
+            Err(Error::Invalid(hindrances)) => preview.hindrances = hindrances,
             Err(error) => {
                 let name = runtime.capabilities().name;
                 tracing::debug!(%error, "deployment YAML could not be tried");
-                Some(format!("{name} could not be asked whether it would take the deployment YAML: it did not answer"))
+                let why = silence(&error);
+                preview.not_asked =
+                    Some(format!("{name} could not be asked whether it would take the deployment YAML: {why}"));
             }
-        };
-        Ok(WorkloadPreview { manifest, not_asked })
+        }
+        Ok(preview)
     }
 
     /// What is refused of the deployment YAML of an entry where it would run, as only that can tell.
     ///
     /// # Errors
-    /// It could not be asked.
+    /// [`Invalid`](Error::Invalid) for what it does not say itself and would be refused for at the moment; anything else: it
+    /// could not be asked.
     pub(super) async fn refused_findings(&self, spec: &EntrySpec) -> Result<Vec<Finding>> {
         let has_yaml = spec.self_hosted.as_ref().is_some_and(|hosted| hosted.deployment_yaml.is_some());
         let sample = build_workload_spec(spec, &WorkloadValues::sample(spec), &self.platform(None));

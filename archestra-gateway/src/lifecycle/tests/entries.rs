@@ -214,9 +214,18 @@ async fn deployment_yaml_is_tried_before_it_is_saved() {
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     assert_eq!(rig.references().await, 0, "nothing is kept");
 
-    let preview = async |yaml| rig.lifecycle.preview_workload(&with(yaml)).await.unwrap().not_asked;
-    assert_eq!(preview("fine").await, None);
-    assert!(preview("unreachable").await.unwrap().contains("did not answer"));
+    let preview = async |yaml| rig.lifecycle.preview_workload(&with(yaml)).await.unwrap();
+    let fine = preview("fine").await;
+    assert_eq!((fine.hindrances, fine.not_asked), (vec![], None));
+    let silent = preview("unreachable").await;
+    assert_eq!(silent.hindrances, []);
+    assert!(silent.not_asked.unwrap().contains("did not answer"));
+    let forbidden = preview("denied").await.not_asked.unwrap();
+    assert!(forbidden.contains("does not let this platform ask") && !forbidden.contains("account x"), "{forbidden}");
+    let hindered = preview("quota").await;
+    assert_eq!(hindered.not_asked, None, "it was asked");
+    assert_eq!(hindered.hindrances[0].reason, "exceeded quota: small");
+    rig.save(EntrySpec { name: "hindered".to_owned(), ..with("quota") }).await;
     let saved = rig.save(with("unreachable")).await;
     let renamed = rig.resave(&saved, |spec| spec.description = Some("files".to_owned())).await;
     assert_eq!(renamed.version.0, 2, "what does not answer holds nothing up");

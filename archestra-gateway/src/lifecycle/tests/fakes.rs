@@ -184,6 +184,12 @@ impl Runtime for FakeRuntime {
         if yaml.contains("unreachable") {
             return Err(Error::Unavailable { backend: "fake", reason: "it is away".to_owned(), source: None });
         }
+        if yaml.contains("denied") {
+            return Err(Error::PermissionDenied { backend: "fake", reason: "account x may not".to_owned() });
+        }
+        if yaml.contains("quota") {
+            return Err(Error::invalid("namespace", "exceeded quota: small", "raise the quota"));
+        }
         let refused = yaml.contains("refused").then(|| Finding::new("selfHosted.deploymentYaml", "no", "change it"));
         Ok(refused.into_iter().collect())
     }
