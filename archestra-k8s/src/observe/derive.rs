@@ -232,7 +232,9 @@ fn newest<'a>(evidence: &'a Evidence<'a>) -> Option<&'a PodEvidence<'a>> {
 fn verdict(evidence: &Evidence<'_>) -> Option<Verdict> {
     match newest(evidence) {
         Some(newest) => Some(refusal::overdue(evidence.deployment, pod::judge(newest))),
-        None if is_observed(evidence.deployment) => refusal::judge(evidence.deployment),
+        None if is_observed(evidence.deployment) => {
+            refusal::judge(evidence.deployment).or_else(|| refusal::paused(evidence.deployment))
+        }
         None => None,
     }
 }

@@ -1,5 +1,5 @@
 //! What the Deployment's controller says: pods that may not even be made (quotas, service accounts, admission), and rollouts that
-//! take too long.
+//! are paused or take too long.
 
 use super::{Verdict, quote};
 use crate::{compat, observe::view};
@@ -24,6 +24,15 @@ pub(super) fn overdue(deployment: &Deployment, verdict: Verdict) -> Verdict {
     }
     let reason = format!("{} (and its Deployment's deadline for progress has passed)", verdict.reason);
     Verdict { phase: Phase::Error, reason, is_news: true, ..verdict }
+}
+
+/// That nothing new is rolled out at all.
+pub(super) fn paused(deployment: &Deployment) -> Option<Verdict> {
+    compat::deployment_spec(deployment)?.paused.filter(|paused| *paused)?;
+    Some(Verdict::error(
+        "its Deployment is paused, so that no pod of what is desired is made",
+        "remove `paused` from deploymentYaml; where somebody paused it by hand, resume it",
+    ))
 }
 
 fn condition<'a>(deployment: &'a Deployment, kind: &str, status: &str) -> Option<&'a DeploymentCondition> {

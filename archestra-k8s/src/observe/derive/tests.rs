@@ -113,6 +113,18 @@ fn a_ready_pod_is_running() {
 }
 
 #[test]
+fn a_paused_deployment_is_told_instead_of_being_waited_for() {
+    let mut paused = json!(deployment(&json!({})));
+    paused["spec"]["paused"] = true.into();
+    let paused: Deployment = serde_json::from_value(paused).unwrap();
+    assert_told(&tell(&paused, vec![]).status, Phase::Error, "is paused", "deploymentYaml");
+    let pod = running(true);
+    let before = tell(&paused, vec![former(&pod)]).status;
+    assert_told(&before, Phase::Running, "still answers: its Deployment is paused", "resume it");
+    assert_eq!(tell(&paused, vec![current(&pod)]).status.reason, None, "there is nothing to roll out");
+}
+
+#[test]
 fn what_is_on_its_way_is_pending_and_says_why() {
     let unobserved = deployment(&json!({"observedGeneration": 2}));
     assert_told(&tell(&unobserved, vec![]).status, Phase::Pending, "not acted on it yet", "");
