@@ -6,6 +6,7 @@ mod freshness;
 mod list;
 mod mirror;
 mod names;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tool;

@@ -11,6 +11,7 @@ use archestra_core::{
     Error,
     catalog::{CatalogStore, Kind, Query, Record, RecordKey},
     feed::{FeedEvent, MAX_PAGE, PageRequest, StoreRevision},
+    id::InstallationId,
 };
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -124,7 +125,7 @@ impl Follower {
         let mut fresh = Mirror::default();
         fresh.keep_subscribers(mirror);
         let mut names = Known::default();
-        let mut affected = Affected { everything: true, ..Affected::default() };
+        let mut affected = Affected::default();
         for kind in Kind::ALL {
             let mut page = PageRequest { limit: MAX_PAGE, cursor: None };
             loop {
@@ -142,38 +143,23 @@ impl Follower {
         }
         *mirror = fresh;
         self.names.replace(names);
-        self.publish(mirror, affected);
+        self.forget(affected.gone);
+        self.routes.snapshot.store(Arc::new(Snapshot::whole(mirror, &self.parts)));
         Ok(())
     }
 
-    fn publish(&self, mirror: &mut Mirror, affected: Affected) {
-        for installation in affected.gone {
+    fn publish(&self, mirror: &mut Mirror, mut affected: Affected) {
+        self.forget(std::mem::take(&mut affected.gone));
+        let next = self.routes.load().after(mirror, affected, &self.parts);
+        if let Some(next) = next {
+            self.routes.snapshot.store(Arc::new(next));
+        }
+    }
+
+    fn forget(&self, gone: Vec<InstallationId>) {
+        for installation in gone {
             self.upstreams.forget(installation);
         }
-        let next = if affected.everything {
-            let ids: Vec<_> = mirror.consumer_ids().collect();
-            let mut next = Snapshot::default();
-            for id in ids {
-                insert(&mut next, id, mirror, &self.parts);
-            }
-            next
-        } else if affected.consumers.is_empty() {
-            return;
-        } else {
-            let present = self.routes.load();
-            let mut next = Snapshot { by_slug: present.by_slug.clone(), by_id: present.by_id.clone() };
-            // First all that goes: one commit may give the slug of a removed consumer to a new one.
-            for id in &affected.consumers {
-                if let Some(before) = next.by_id.remove(id) {
-                    next.by_slug.remove(before.consumer.spec.slug.as_str());
-                }
-            }
-            for id in affected.consumers {
-                insert(&mut next, id, mirror, &self.parts);
-            }
-            next
-        };
-        self.routes.snapshot.store(Arc::new(next));
     }
 }
 
@@ -262,13 +248,6 @@ impl Feed {
             }
         }
         FeedEvent::Changed { revision, keys }
-    }
-}
-
-fn insert(next: &mut Snapshot, id: archestra_core::id::ConsumerId, mirror: &mut Mirror, parts: &RouteParts) {
-    if let Some(route) = mirror.build(id, parts) {
-        next.by_slug.insert(route.consumer.spec.slug.as_str().into(), Arc::clone(&route));
-        next.by_id.insert(id, route);
     }
 }
 

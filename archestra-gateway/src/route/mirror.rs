@@ -1,6 +1,6 @@
 //! The catalog in memory, as the follower keeps it, and what of the snapshot each change makes anew.
 
-use super::{ConsumerRoute, ToolList, ToolRoute};
+use super::{ConsumerRoute, ToolList, ToolRoute, tool::judge_arguments};
 use crate::{mcp::headers::HeaderParams, observe::Meters, upstream::Target};
 use archestra_core::{
     catalog::{Entry, Record, RecordKey},
@@ -50,8 +50,10 @@ pub(super) struct Mirror {
 /// What must be built anew.
 #[derive(Debug, Default)]
 pub(super) struct Affected {
+    /// Consumers that are built anew.
     pub(super) consumers: HashSet<ConsumerId>,
-    pub(super) everything: bool,
+    /// Rules that came, changed or went, as they were and as they are: nothing but judging is different because of them.
+    pub(super) rules: Vec<Arc<Policy>>,
     /// Installations that are gone: nothing of theirs may be reused.
     pub(super) gone: Vec<InstallationId>,
 }
@@ -120,11 +122,19 @@ impl Mirror {
                 }
             }
             RecordKey::Policy(id) => {
+                let before = self.policies.remove(&id);
                 match record {
-                    Some(Record::Policy(policy)) => drop(self.policies.insert(id, Arc::new(policy))),
-                    _ => drop(self.policies.remove(&id)),
+                    // A feed may tell the same thing twice.
+                    Some(Record::Policy(policy)) if before.as_deref() == Some(&policy) => {
+                        self.policies.extend(before.map(|before| (id, before)));
+                    }
+                    Some(Record::Policy(policy)) => {
+                        let policy = Arc::new(policy);
+                        affected.rules.extend(before.into_iter().chain([Arc::clone(&policy)]));
+                        self.policies.insert(id, policy);
+                    }
+                    _ => affected.rules.extend(before),
                 }
-                affected.everything = true;
             }
             RecordKey::Revision(_) | RecordKey::Limit(_) => {}
         }
@@ -166,6 +176,50 @@ impl Mirror {
         Some(Arc::new(ConsumerRoute { consumer, tools, list, unknown, changed }))
     }
 
+    /// The consumers with tools that one of these rules could be about.
+    pub(super) fn concerned(&self, rules: &[Arc<Policy>]) -> HashSet<ConsumerId> {
+        let mut concerned = HashSet::new();
+        for rule in rules {
+            match (rule.spec.consumer, rule.spec.entry) {
+                (Some(consumer), _) => drop(concerned.insert(consumer)),
+                (None, Some(entry)) => {
+                    concerned.extend(self.consumers_of.get(&entry).into_iter().flat_map(HashMap::keys))
+                }
+                (None, None) => concerned.extend(self.consumer_ids()),
+            }
+        }
+        concerned
+    }
+
+    /// The same route under the rules that there are now; `None` when none of its tools is among those that `changed` is about.
+    pub(super) fn judged_anew(&self, route: &ConsumerRoute, changed: &[Arc<Policy>]) -> Option<Arc<ConsumerRoute>> {
+        let id = route.consumer.id;
+        let concerned = |tool: &ToolRoute| changed.iter().any(|rule| rule.concerns(id, tool.entry.id, &tool.tool.name));
+        if !route.tools.values().any(|tool| concerned(tool)) {
+            return None;
+        }
+        let tools = route.tools.iter().map(|(name, tool)| {
+            let tool = if concerned(tool) {
+                Arc::new(tool.under(self.rules(id, tool.entry.id, &tool.tool.name)))
+            } else {
+                Arc::clone(tool)
+            };
+            (name.clone(), tool)
+        });
+        Some(Arc::new(ConsumerRoute {
+            consumer: Arc::clone(&route.consumer),
+            tools: tools.collect(),
+            list: route.list.clone(),
+            unknown: Arc::clone(&route.unknown),
+            changed: Arc::clone(&route.changed),
+        }))
+    }
+
+    /// The rules that could be about a tool of a consumer.
+    fn rules(&self, consumer: ConsumerId, entry: EntryId, tool: &str) -> Box<[Arc<Policy>]> {
+        self.policies.values().filter(|policy| policy.concerns(consumer, entry, tool)).map(Arc::clone).collect()
+    }
+
     fn tool(
         &self,
         consumer: &Consumer,
@@ -190,17 +244,12 @@ impl Mirror {
                 Some((candidate, (installation.id, Arc::clone(target))))
             })
             .unzip();
-        let rules: Box<[_]> = self
-            .policies
-            .values()
-            .filter(|policy| policy.concerns(consumer.id, entry.id, &tool.name))
-            .map(Arc::clone)
-            .collect();
+        let rules = self.rules(consumer.id, entry.id, &tool.name);
         ToolRoute {
             choice: assignment.credential,
             candidates: candidates.into(),
             targets,
-            judges_arguments: rules.iter().any(|rule| !rule.spec.conditions.is_empty()),
+            judges_arguments: judge_arguments(&rules),
             rules,
             header_params: header_params(&tool.definition),
             timeout: entry.spec.call_timeout().or_else(|| consumer.call_timeout()).unwrap_or(parts.call_timeout),

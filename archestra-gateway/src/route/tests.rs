@@ -1,5 +1,7 @@
 //! Routes from a catalog: what is listed, what serves, and what a change makes anew.
 
+mod incremental;
+
 use super::{
     ConsumerRoute, RouteParts,
     mirror::{Affected, Mirror},

@@ -7,7 +7,7 @@ use archestra_core::{
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// Where the calls of one exposed tool go.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ToolRoute {
     /// The tool.
     pub(crate) tool: Arc<Tool>,
@@ -29,4 +29,16 @@ pub(crate) struct ToolRoute {
     pub(crate) timeout: Duration,
     /// Its counters.
     pub(crate) meters: Arc<ToolMeters>,
+}
+
+impl ToolRoute {
+    /// The same under other rules, which change nothing of where calls go.
+    pub(super) fn under(&self, rules: Box<[Arc<Policy>]>) -> Self {
+        Self { judges_arguments: judge_arguments(&rules), rules, ..self.clone() }
+    }
+}
+
+/// Whether a rule asks for the arguments of a call.
+pub(super) fn judge_arguments(rules: &[Arc<Policy>]) -> bool {
+    rules.iter().any(|rule| !rule.spec.conditions.is_empty())
 }

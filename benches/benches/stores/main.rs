@@ -56,6 +56,8 @@ struct Figures {
     read_all_ms: f64,
     commit_ms: [f64; 2],
     followed_ms: [f64; 2],
+    /// Until calls follow a changed rule, by what it is about.
+    rules: Vec<(String, [f64; 2])>,
     /// A commit of a thousand records, and until calls follow it.
     thousand_ms: [f64; 2],
     pages: Vec<(String, [f64; 2])>,
@@ -138,6 +140,9 @@ fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Result<ExitCode,
         row("memory of the snapshot", [figures.snapshot_mib; 2], "MiB");
         row("commit of one changed entry", figures.commit_ms, "ms");
         row("from that commit until calls follow it", figures.followed_ms, "ms");
+        for (rule, times) in figures.rules {
+            row(&rule, times, "ms");
+        }
         row("commit of 1000 changed tools", [figures.thousand_ms[0]; 2], "ms");
         row("from that commit until calls follow it", [figures.thousand_ms[1]; 2], "ms");
         for (page, times) in figures.pages {

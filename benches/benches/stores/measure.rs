@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use archestra_core::{
     catalog::{CatalogStore, CatalogStoreExt as _, Entry, Kind, Query},
-    feed::{ChangeSet, MAX_PAGE, PageRequest},
+    feed::{ChangeSet, Expect, MAX_PAGE, PageRequest},
     secret::KeyRing,
+    testing::fixtures,
     tool::Tool,
 };
 use archestra_gateway::platform::Platform;
@@ -17,7 +18,7 @@ use super::{Failure, Figures};
 /// Nothing here may take longer.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Builds a snapshot, changes entries, and reads pages, each so many times.
+/// Builds a snapshot, changes entries and rules, and reads pages, each so many times.
 pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure> {
     // A second installation is refused, and this is the first.
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
@@ -52,6 +53,23 @@ pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure>
         platform.synced(Some(revision), LIMIT).await?;
         commits.push(ms(committed - begun));
         followed.push(ms(committed.elapsed()));
+    }
+    let entry = store.list_page::<Entry>(Query::all(Kind::Entry), PageRequest { limit: 1, cursor: None }).await?;
+    let entry = entry.items.first().ok_or("the catalog is empty")?.value.id;
+    let mut rules = Vec::new();
+    for (what, about) in [("of one entry", Some(entry)), ("about every tool", None)] {
+        let mut rule = fixtures::policy("bench");
+        rule.spec.entry = about;
+        let mut followed = Vec::new();
+        for n in 0..times {
+            rule.spec.message = Some(format!("changed {n} times"));
+            let revision = store.commit(ChangeSet::new().put(rule.clone(), Expect::Any)).await?;
+            let committed = Instant::now();
+            platform.synced(Some(revision), LIMIT).await?;
+            followed.push(ms(committed.elapsed()));
+        }
+        store.commit(ChangeSet::new().delete(rule.id, Expect::Any)).await?;
+        rules.push((format!("from the commit of a rule {what} until calls follow it"), spread(followed)));
     }
     let tools = store.list_page::<Tool>(Query::all(Kind::Tool), PageRequest { limit: 1000, cursor: None }).await?;
     let changes = tools.items.into_iter().fold(ChangeSet::new(), |changes, tool| {
@@ -95,6 +113,7 @@ pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure>
         read_all_ms,
         commit_ms: spread(commits),
         followed_ms: spread(followed),
+        rules,
         thousand_ms,
         pages: read,
     })
