@@ -95,6 +95,12 @@ ids! {
     ClientId => "client";
     /// Of an [`IdentityProvider`](crate::identity::IdentityProvider).
     IdentityProviderId => "identity provider";
+    /// Of a [`Grant`](crate::identity::Grant).
+    GrantId => "grant";
+    /// Of a [`Consent`](crate::identity::Consent).
+    ConsentId => "consent";
+    /// Of a [`LinkedIdentity`](crate::identity::LinkedIdentity).
+    LinkedIdentityId => "linked identity";
     /// Of one [`AuditRecord`](crate::event::AuditRecord).
     AuditId => "audit record";
 }

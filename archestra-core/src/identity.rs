@@ -1,14 +1,21 @@
-//! Who there is and who calls: users, teams, roles, tokens, clients, identity providers, principals; and where they are kept.
+//! Who there is and who calls: users, teams, roles, tokens, clients and what they are granted, identity providers and who is who
+//! there, principals; and where they are kept.
 
 mod federation;
+mod grant;
+mod linked;
 mod permission;
 mod principal;
+mod refresh;
 mod store;
 mod token;
 
 pub use federation::{Client, GrantType, IdentityProvider};
+pub use grant::{Consent, Grant, Presented, RefreshFamily, ReplacedToken};
+pub use linked::LinkedIdentity;
 pub use permission::{Action, Permission, Permissions, Resource, Role, RoleName};
 pub use principal::{AuthMethod, Caller, Principal};
+pub use refresh::RefreshToken;
 pub use store::{
     Document, IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore,
     IdentityStoreExt,

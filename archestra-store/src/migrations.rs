@@ -5,6 +5,7 @@ mod m20261120_000002_pages;
 mod m20261120_000003_instance;
 mod m20261120_000004_audit;
 mod m20261130_000005_state;
+mod m20261130_000006_oauth;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261120_000003_instance::Instance),
             Box::new(m20261120_000004_audit::Audit),
             Box::new(m20261130_000005_state::State),
+            Box::new(m20261130_000006_oauth::OAuth),
         ]
     }
 }

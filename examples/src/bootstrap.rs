@@ -15,6 +15,7 @@ use archestra_core::{
 };
 use chrono::Utc;
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -180,6 +181,8 @@ fn push_token(changes: &mut IdentityChanges, owner: TokenOwner, token: &PlainTok
         hash: token.hash(),
         owner,
         consumer: None,
+        scopes: BTreeSet::new(),
+        grant: None,
         bootstrap: true,
         expires_at: None,
         created_at: Utc::now(),

@@ -142,6 +142,12 @@ impl Validate for Client {
 }
 
 impl Client {
+    /// Whether it may use a consumer with nothing but its own credentials.
+    #[must_use]
+    pub fn may_use(&self, consumer: ConsumerId) -> bool {
+        self.grant_types.contains(&GrantType::ClientCredentials) && self.consumers.contains(&consumer)
+    }
+
     /// What is wrong with how it shows who it is.
     fn proof_findings(&self) -> Vec<Finding> {
         let finding = |field: &str, reason: &str, remedy: &str| vec![Finding::new(field, reason, remedy)];

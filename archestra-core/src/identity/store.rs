@@ -1,12 +1,15 @@
-//! The `IdentityStore` trait: users, teams, roles, tokens, clients and identity providers.
+//! The `IdentityStore` trait: users, teams, roles, tokens, clients, identity providers, grants, consents and linked identities.
 
-use super::{Client, IdentityProvider, Role, Team, Token, TokenHash, TokenOwner, User};
+use super::{Client, Consent, Grant, IdentityProvider, LinkedIdentity, Role, Team, Token, TokenHash, TokenOwner, User};
 use crate::{
     Result,
     feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records, typed},
-    id::{ClientId, IdentityProviderId, RoleId, TeamId, TokenId, UserId},
+    id::{
+        ClientId, ConsentId, ConsumerId, GrantId, IdentityProviderId, LinkedIdentityId, RoleId, TeamId, TokenId, UserId,
+    },
 };
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use std::fmt;
 
@@ -25,6 +28,9 @@ records! {
         Token(TokenId) = "token",
         Client(ClientId) = "client",
         IdentityProvider(IdentityProviderId) = "identity provider",
+        Grant(GrantId) = "grant",
+        Consent(ConsentId) = "consent",
+        LinkedIdentity(LinkedIdentityId) = "linked identity",
     }
 }
 
@@ -48,6 +54,24 @@ pub enum IdentityLookup {
     ProviderNamed(String),
     /// The identity provider with this issuer.
     ProviderByIssuer(String),
+    /// The grant whose refresh tokens are of the family with this hash, the current one and all before it.
+    GrantByFamily(TokenHash),
+    /// What a user has allowed a client at a consumer.
+    ConsentOf {
+        /// The user.
+        user: UserId,
+        /// The client.
+        client: ClientId,
+        /// The consumer.
+        consumer: ConsumerId,
+    },
+    /// Who has this subject at a provider.
+    IdentityAt {
+        /// The provider.
+        provider: IdentityProviderId,
+        /// `sub`, byte for byte.
+        subject: String,
+    },
 }
 
 /// Which records to list. Fields that are `None` do not filter.
@@ -62,10 +86,23 @@ pub enum IdentityQuery {
     Roles,
     /// Tokens.
     Tokens { owner: Option<TokenOwner> },
+    /// The tokens that came of grants; `expired` are those that ended no later than then.
+    AccessTokens { grant: Option<GrantId>, expired: Option<DateTime<Utc>> },
     /// Clients.
     Clients,
     /// Identity providers.
     Providers,
+    /// Grants; `expired` are those that ended no later than then, whatever is refreshed.
+    Grants {
+        user: Option<UserId>,
+        client: Option<ClientId>,
+        consumer: Option<ConsumerId>,
+        expired: Option<DateTime<Utc>>,
+    },
+    /// Consents.
+    Consents { user: Option<UserId>, client: Option<ClientId> },
+    /// Linked identities.
+    LinkedIdentities { user: Option<UserId>, provider: Option<IdentityProviderId> },
 }
 
 impl IdentityQuery {
@@ -79,6 +116,9 @@ impl IdentityQuery {
             IdentityKind::Token => Self::Tokens { owner: None },
             IdentityKind::Client => Self::Clients,
             IdentityKind::IdentityProvider => Self::Providers,
+            IdentityKind::Grant => Self::Grants { user: None, client: None, consumer: None, expired: None },
+            IdentityKind::Consent => Self::Consents { user: None, client: None },
+            IdentityKind::LinkedIdentity => Self::LinkedIdentities { user: None, provider: None },
         }
     }
 
@@ -89,9 +129,12 @@ impl IdentityQuery {
             Self::Users { .. } => IdentityKind::User,
             Self::Teams { .. } => IdentityKind::Team,
             Self::Roles => IdentityKind::Role,
-            Self::Tokens { .. } => IdentityKind::Token,
+            Self::Tokens { .. } | Self::AccessTokens { .. } => IdentityKind::Token,
             Self::Clients => IdentityKind::Client,
             Self::Providers => IdentityKind::IdentityProvider,
+            Self::Grants { .. } => IdentityKind::Grant,
+            Self::Consents { .. } => IdentityKind::Consent,
+            Self::LinkedIdentities { .. } => IdentityKind::LinkedIdentity,
         }
     }
 }
@@ -99,13 +142,24 @@ impl IdentityQuery {
 /// Where identities are kept.
 ///
 /// # Contract
-/// As [`CatalogStore`](crate::catalog::CatalogStore) in commits, versions, pages and the feed. Unique, else
-/// [`AlreadyExists`](crate::Error::AlreadyExists): a user's address, a team's, role's and provider's name, a provider's issuer, a
-/// token's hash, a client's `client_id`. References must exist, else [`Conflict`](crate::Error::Conflict): a team's members, a
-/// token's owner. Removing a user takes it out of every team and removes its tokens; removing a team removes its tokens; both
-/// in the same commit, and the feed names all that was touched. What the same set writes or removes itself is left to the
-/// set: it is judged by its own expectation, and a team or token written so that it still names what the set removes is a
-/// conflict.
+/// As [`CatalogStore`](crate::catalog::CatalogStore) in commits, versions, pages and the feed.
+///
+/// Unique, else [`AlreadyExists`](crate::Error::AlreadyExists): a user's address, a team's, role's and provider's name, a
+/// provider's issuer, a token's hash, a client's `client_id`, the family of a grant's refresh tokens, a consent's user, client
+/// and consumer together, a linked identity's provider and subject together.
+///
+/// References must exist, else [`Conflict`](crate::Error::Conflict): a team's members, a token's owner and grant, the client and
+/// user of a grant or consent, the user and provider of a linked identity. Consumers are in another store and are not looked for.
+///
+/// What goes with what it names, in the same commit, and the feed names all that was touched:
+/// * with a user, its tokens, grants, consents and linked identities; it is taken out of every team;
+/// * with a team, its tokens;
+/// * with a client, its tokens, grants and consents;
+/// * with an identity provider, the identities that are linked to it;
+/// * with a grant, however it goes, its access tokens.
+///
+/// What the same set writes or removes itself is left to the set: it is judged by its own expectation, and what is written so
+/// that it still names what the set removes is a conflict.
 #[async_trait]
 pub trait IdentityStore: fmt::Debug + Send + Sync + 'static {
     /// Reads one record.

@@ -1,15 +1,16 @@
-//! Static bearer tokens: opaque, random, stored as hashes.
+//! Bearer tokens, static ones and access tokens of OAuth: opaque, random, stored as hashes.
 
 use crate::{
     Error, Finding, Result, Validate,
+    catalog::scope_findings,
     hash::hashes,
-    id::{ConsumerId, TeamId, TokenId, UserId},
+    id::{ClientId, ConsumerId, GrantId, TeamId, TokenId, UserId},
 };
 use aws_lc_rs::{digest, rand};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "arch_";
@@ -26,13 +27,7 @@ impl PlainToken {
     /// # Errors
     /// [`Error::Backend`] when the operating system gives no random bytes.
     pub fn generate() -> Result<Self> {
-        let mut bytes = Zeroizing::new([0; 32]);
-        rand::fill(&mut bytes[..]).map_err(|_| Error::Backend {
-            backend: "random",
-            reason: "no random bytes from the operating system".to_owned(),
-            source: None,
-        })?;
-        Ok(Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(&bytes[..])))))
+        Ok(Self(Zeroizing::new(format!("{PREFIX}{}", &*random()?))))
     }
 
     /// Takes a token that somebody chose.
@@ -73,6 +68,17 @@ impl fmt::Debug for PlainToken {
     }
 }
 
+/// 256 random bits as text.
+pub(super) fn random() -> Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    rand::fill(&mut bytes[..]).map_err(|_| Error::Backend {
+        backend: "random",
+        reason: "no random bytes from the operating system".to_owned(),
+        source: None,
+    })?;
+    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(&bytes[..])))
+}
+
 hashes! {
     /// The SHA-256 of a token. A token holds 256 random bits, so that no slow hash is needed.
     TokenHash;
@@ -99,9 +105,11 @@ pub enum TokenOwner {
     Team(TeamId),
     /// The organization.
     Organization,
+    /// A machine client, at a consumer that it [may use](super::Client::may_use).
+    Client(ClientId),
 }
 
-/// A static bearer token.
+/// A bearer token: a static one, or an access token that a [`Grant`](super::Grant) gave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
@@ -117,6 +125,12 @@ pub struct Token {
     /// The only consumer it opens; absent: every one that its owner may use, and the control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<ConsumerId>,
+    /// What it is good for (RFC 6749 section 3.3); empty: all that its owner may do there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub scopes: BTreeSet<String>,
+    /// The grant that an access token came of, and goes with; absent: a static token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantId>,
     /// Marks the token that every start sets from its configuration.
     #[serde(default)]
     pub bootstrap: bool,
@@ -147,6 +161,24 @@ impl Validate for Token {
                 "the token of the first admin opens the control plane",
                 "leave it out",
             ));
+        }
+        findings.extend(scope_findings("scopes", &self.scopes));
+        let of_client = matches!(self.owner, TokenOwner::Client(_));
+        if self.consumer.is_none() && (of_client || self.grant.is_some()) {
+            let what = if of_client { "a token of a machine client" } else { "an access token" };
+            findings.push(Finding::new("consumer", format!("{what} opens one gateway or agent"), "name it"));
+        }
+        if self.grant.is_some() {
+            if self.expires_at.is_none() {
+                findings.push(Finding::new("expiresAt", "an access token ends by itself", "say when"));
+            }
+            if matches!(self.owner, TokenOwner::Team(_) | TokenOwner::Organization) {
+                findings.push(Finding::new(
+                    "owner",
+                    "an access token stands for a user or a machine client",
+                    "use the one that its grant names",
+                ));
+            }
         }
         findings
     }

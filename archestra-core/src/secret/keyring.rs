@@ -58,6 +58,8 @@ pub enum Purpose {
     Cursors,
     /// Digests that tell whether secret values have changed, where others can see them.
     Digests,
+    /// Refresh tokens, each of which follows from the one before.
+    RefreshTokens,
 }
 
 impl Purpose {
@@ -70,6 +72,7 @@ impl Purpose {
             Self::Peers => b"archestra/peers/v1",
             Self::Cursors => b"archestra/cursors/v1",
             Self::Digests => b"archestra/digests/v1",
+            Self::RefreshTokens => b"archestra/refresh-tokens/v1",
         }
     }
 }

@@ -14,8 +14,8 @@
 mod identity;
 
 pub use identity::{
-    client, client_principal, identity_provider, organization_principal, role, team, team_principal, token, user,
-    user_principal,
+    access_token, client, client_principal, consent, grant, identity_provider, linked_identity, machine_client,
+    machine_grant, organization_principal, role, team, team_principal, token, user, user_principal,
 };
 
 use crate::{

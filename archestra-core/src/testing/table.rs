@@ -200,18 +200,29 @@ impl<S: Rules> State<S> {
                 Operation::Require { .. } => {}
             }
         }
-        let removed: BTreeSet<_> =
+        let mut gone: BTreeSet<_> =
             staged.records.keys().copied().filter(|key| self.records.contains_key(key)).collect();
-        if !removed.is_empty() {
-            for (key, record) in self.records.iter().filter(|(key, _)| !named.contains(key)) {
-                match S::cascade(&record.value, &removed) {
+        let mut settled = named;
+        // What goes with something may take more along.
+        while !gone.is_empty() {
+            let mut entailed = BTreeSet::new();
+            let mut changed = BTreeSet::new();
+            for (key, record) in self.records.iter().filter(|(key, _)| !settled.contains(key)) {
+                match S::cascade(&record.value, &gone) {
                     Cascade::Keep => {}
-                    Cascade::Change(record) => puts.push(record),
+                    Cascade::Change(record) => {
+                        puts.push(record);
+                        changed.insert(*key);
+                    }
                     Cascade::Remove => {
                         staged.records.insert(*key, None);
+                        entailed.insert(*key);
                     }
                 }
             }
+            settled.extend(changed);
+            settled.extend(&entailed);
+            gone = entailed;
         }
         for key in staged.records.keys() {
             if let Some(record) = self.records.get(key) {

@@ -10,8 +10,8 @@ use archestra_core::{
     catalog::{CatalogStore, CatalogStoreExt as _, Entry, Lookup, Scope},
     consumer::{Consumer, ConsumerKind},
     feed::Versioned,
-    id::{ConsumerId, EntryId, InstallationId, TeamId, UserId},
-    identity::{Action, IdentityLookup, IdentityStore, IdentityStoreExt as _, Resource, Team, User},
+    id::{ClientId, ConsumerId, EntryId, InstallationId, TeamId, UserId},
+    identity::{Action, Client, IdentityLookup, IdentityStore, IdentityStoreExt as _, Resource, Team, User},
     installation::{Installation, Owner},
 };
 use std::{
@@ -28,6 +28,7 @@ pub(crate) struct Directory {
     teams: HashMap<TeamId, String>,
     entries: HashMap<EntryId, String>,
     consumers: HashMap<ConsumerId, String>,
+    clients: HashMap<ClientId, (String, String)>,
 }
 
 /// Nothing there is an answer, every other trouble is an error.
@@ -48,6 +49,7 @@ impl Directory {
             teams: HashMap::new(),
             entries: HashMap::new(),
             consumers: HashMap::new(),
+            clients: HashMap::new(),
         }
     }
 
@@ -278,6 +280,18 @@ impl Directory {
             .map_or_else(|| id.to_string(), |consumer| consumer.value.spec.slug);
         self.consumers.insert(id, slug.clone());
         Ok(slug)
+    }
+
+    /// A client's `client_id`, and the client with id and name.
+    pub(crate) async fn client_view(&mut self, id: ClientId) -> Result<(String, Named), Problem> {
+        let named = |name: &str| Named { kind: "client".to_owned(), id: Some(id.to_string()), name: name.to_owned() };
+        if let Some((client_id, name)) = self.clients.get(&id) {
+            return Ok((client_id.clone(), named(name)));
+        }
+        let (client_id, name) = optional(self.identity.get_one::<Client>(id).await)?
+            .map_or_else(|| (id.to_string(), id.to_string()), |client| (client.value.client_id, client.value.name));
+        self.clients.insert(id, (client_id.clone(), name.clone()));
+        Ok((client_id, named(&name)))
     }
 
     /// A user with id and address.

@@ -1,4 +1,4 @@
-//! `/tokens`: static bearer tokens. A token is shown once, when it is made.
+//! `/tokens`: bearer tokens. A static one is made here and shown once; access tokens of OAuth are listed and revoked here.
 
 use super::{
     AdminState, Problem,
@@ -13,10 +13,10 @@ use super::{
 use archestra_core::{
     Validate as _,
     feed::Versioned,
-    id::{ConsumerId, TokenId},
+    id::{ClientId, ConsumerId, TokenId},
     identity::{
-        Action, IdentityChanges, IdentityQuery, IdentityStoreExt as _, PlainToken, Principal, Resource as On, Token,
-        TokenOwner, User,
+        Action, Client, IdentityChanges, IdentityLookup, IdentityQuery, IdentityStoreExt as _, PlainToken, Principal,
+        Resource as On, Token, TokenOwner, User,
     },
     installation::Owner,
 };
@@ -27,9 +27,10 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// A static token, without the token itself.
+/// A token, without the token itself.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Token)]
 #[serde(rename_all = "camelCase")]
@@ -37,13 +38,23 @@ pub(crate) struct TokenView {
     id: String,
     resource_version: u64,
     name: String,
-    /// Whom it stands for.
-    scope: ScopeRef,
-    /// The same, with id and name.
+    /// Whom it stands for, unless that is a machine client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<ScopeRef>,
+    /// The `client_id` of the machine client that it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    /// Whom it stands for, with id and name.
     owner: Named,
     /// The slug of the only gateway or agent that it opens.
     #[serde(skip_serializing_if = "Option::is_none")]
     consumer: Option<String>,
+    /// What it is good for; everything that its owner may do there if absent.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    scopes: BTreeSet<String>,
+    /// The grant that an access token came of; absent for a static token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<String>,
     /// Whether every start sets it from its configuration.
     bootstrap: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,6 +80,9 @@ pub(crate) struct TokenWrite {
     name: String,
     /// Whom it stands for; the caller if absent.
     scope: Option<ScopeRef>,
+    /// In place of `scope`: the machine client that it stands for, by `client_id` or id. `consumer` is then one that this client
+    /// may use.
+    client: Option<String>,
     /// The only gateway or agent that it opens, by slug or id; absent: every one that its owner may use, and this API.
     consumer: Option<String>,
     /// After how long it is no longer accepted: seconds, or a text such as `30d`, `12h`, `90m`. Never if absent.
@@ -135,12 +149,22 @@ async fn list(
     Ok(Json(Listed { items, next_cursor: page.next.map(|cursor| cursor.0) }))
 }
 
-/// Makes a token. Users make their own; those of teams, of the organization and of other users need `token:admin`.
+/// Makes a static token. Users make their own; those of teams, of the organization, of machine clients and of other users need
+/// `token:admin`.
 #[utoipa::path(post, path = "/tokens", tag = "tokens", request_body = TokenWrite, responses((status = 201, body = NewToken)))]
 async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Result<Resource<NewToken>, Problem> {
     require(&who, On::Token, Action::Create, "making a token")?;
     let (write, _) = body.decode_write::<TokenWrite>(&[])?;
-    let owner = owner(&state, &who, write.scope.as_ref()).await?;
+    let (owner, client) = match &write.client {
+        None => (owner(&state, &who, write.scope.as_ref()).await?, None),
+        Some(_) if write.scope.is_some() => {
+            return Err(Problem::finding("client", "it stands for a client or for a scope", "leave one of them out"));
+        }
+        Some(text) => {
+            let client = client(&state, &who, text).await?;
+            (TokenOwner::Client(client.id), Some(client))
+        }
+    };
     let expires_at = match &write.expires_in {
         None => None,
         Some(lifetime) => {
@@ -158,6 +182,15 @@ async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Re
         None => None,
         Some(text) => Some(consumer(&state, &who, text).await?),
     };
+    if let (Some(client), Some(at)) = (client, consumer)
+        && !client.may_use(at)
+    {
+        return Err(Problem::finding(
+            "consumer",
+            format!("client {} may not use it with its own credentials", client.client_id),
+            "use one of the client's `consumers`, or change the client",
+        ));
+    }
     let plain = PlainToken::generate()?;
     let token = Token {
         id: TokenId::new(),
@@ -165,6 +198,8 @@ async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Re
         hash: plain.hash(),
         owner,
         consumer,
+        scopes: BTreeSet::new(),
+        grant: None,
         bootstrap: false,
         expires_at,
         created_at: Utc::now(),
@@ -236,6 +271,25 @@ async fn owner(state: &AdminState, who: &Who, scope: Option<&ScopeRef>) -> Resul
     })
 }
 
+/// The client with this id or `client_id`, for a caller who may make tokens that stand for it.
+async fn client(state: &AdminState, who: &Who, text: &str) -> Result<Client, Problem> {
+    require(who, On::Token, Action::Admin, "making a token that stands for a client")?;
+    let mut found = match text.parse::<ClientId>() {
+        Ok(id) => optional(state.identity.get_one::<Client>(id).await)?,
+        Err(_) => None,
+    };
+    if found.is_none() {
+        found = state.identity.find_one(IdentityLookup::ClientById(text.to_owned())).await?;
+    }
+    found.filter(|_| who.permissions.allow(On::Client, Action::Read)).map(|found| found.value).ok_or_else(|| {
+        Problem::finding(
+            "client",
+            format!("there is no client {text} that you may see"),
+            "use the `client_id` of one, or register it first",
+        )
+    })
+}
+
 /// The consumer with this id or slug, for a caller who may see it.
 async fn consumer(state: &AdminState, who: &Who, text: &str) -> Result<ConsumerId, Problem> {
     let found = Directory::new(state)
@@ -264,12 +318,15 @@ async fn view(
     directory: &mut Directory,
     Versioned { version, value: token }: Versioned<Token>,
 ) -> Result<TokenView, Problem> {
-    let owner = match token.owner {
-        TokenOwner::User(user) => Owner::User(user),
-        TokenOwner::Team(team) => Owner::Team(team),
-        TokenOwner::Organization => Owner::Organization,
+    let (scope, client, owner) = match token.owner {
+        TokenOwner::Client(client) => {
+            let (client, owner) = directory.client_view(client).await?;
+            (None, Some(client), owner)
+        }
+        TokenOwner::User(user) => scoped(directory, Owner::User(user)).await?,
+        TokenOwner::Team(team) => scoped(directory, Owner::Team(team)).await?,
+        TokenOwner::Organization => scoped(directory, Owner::Organization).await?,
     };
-    let (scope, owner) = directory.owner_view(owner).await?;
     let consumer = match token.consumer {
         None => None,
         Some(consumer) => Some(directory.consumer_slug(consumer).await?),
@@ -279,10 +336,18 @@ async fn view(
         resource_version: version.0,
         name: token.name,
         scope,
+        client,
         owner,
         consumer,
+        scopes: token.scopes,
+        grant: token.grant.map(|grant| grant.to_string()),
         bootstrap: token.bootstrap,
         expires_at: token.expires_at,
         created_at: token.created_at,
     })
+}
+
+async fn scoped(directory: &mut Directory, owner: Owner) -> Result<(Option<ScopeRef>, Option<String>, Named), Problem> {
+    let (scope, owner) = directory.owner_view(owner).await?;
+    Ok((Some(scope), None, owner))
 }

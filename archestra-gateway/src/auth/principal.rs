@@ -5,15 +5,17 @@ use archestra_core::{
     feed::Versioned,
     id::TeamId,
     identity::{
-        AuthMethod, Caller, IdentityLookup, IdentityQuery, IdentityStore, IdentityStoreExt as _, Permissions,
+        AuthMethod, Caller, Client, IdentityLookup, IdentityQuery, IdentityStore, IdentityStoreExt as _, Permissions,
         Principal, Role, RoleName, Team, Token, TokenOwner, User,
     },
 };
 use std::sync::Arc;
 
-/// The principal that a token stands for; `None` when its owner is gone.
+/// The principal that a token stands for; `None` when its owner is gone, or is a machine client that may not, or not any more,
+/// use what the token opens. The grant of an access token is not asked for: it takes its tokens along when it goes.
 pub(super) async fn of_token(store: &dyn IdentityStore, token: &Token) -> Result<Option<Principal>> {
-    let method = AuthMethod::Token(token.id);
+    let method = if token.grant.is_some() { AuthMethod::OAuth } else { AuthMethod::Token(token.id) };
+    let scopes = (!token.scopes.is_empty()).then(|| Arc::new(token.scopes.clone()));
     let bare = |caller, name: &str, teams: Vec<TeamId>| Principal {
         caller,
         name: name.into(),
@@ -22,7 +24,7 @@ pub(super) async fn of_token(store: &dyn IdentityStore, token: &Token) -> Result
         method: method.clone(),
         idp_token: None,
         consumer: token.consumer,
-        scopes: None,
+        scopes: scopes.clone(),
         expires_at: token.expires_at,
     };
     match token.owner {
@@ -30,6 +32,11 @@ pub(super) async fn of_token(store: &dyn IdentityStore, token: &Token) -> Result
         TokenOwner::Team(id) => {
             let team = present(store.get_one::<Team>(id).await)?;
             Ok(team.map(|team| bare(Caller::Team(id), &team.value.name, vec![id])))
+        }
+        TokenOwner::Client(id) => {
+            let client = present(store.get_one::<Client>(id).await)?;
+            let client = client.filter(|client| token.consumer.is_some_and(|at| client.value.may_use(at)));
+            Ok(client.map(|client| bare(Caller::Client(id), &client.value.name, Vec::new())))
         }
         TokenOwner::User(id) => {
             let Some(user) = present(store.get_one::<User>(id).await)? else { return Ok(None) };
@@ -44,7 +51,7 @@ pub(super) async fn of_token(store: &dyn IdentityStore, token: &Token) -> Result
                 method,
                 idp_token: None,
                 consumer: token.consumer,
-                scopes: None,
+                scopes,
                 expires_at: token.expires_at,
             }))
         }

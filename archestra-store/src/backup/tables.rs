@@ -13,7 +13,9 @@ pub(super) enum Cell {
     Id,
     NoId,
     Number,
+    NoNumber,
     Text,
+    NoText,
     Bytes,
 }
 
@@ -63,10 +65,18 @@ pub(super) static TABLES: &[Table] = &[
     record!("tokens", "hash": Text, "owner_kind": Text, "owner_id": Text),
     record!("clients", "client_id": Text),
     record!("identity_providers", "name": Text, "issuer": Text),
+    record!("grants", "family": NoText, "client": Id, "user_id": NoId, "consumer": Id, "expires_at": NoNumber),
+    record!("consents", "user_id": Id, "client": Id, "consumer": Id),
+    record!("linked_identities", "user_id": Id, "provider": Id, "subject": Text),
     Table {
         name: "entry_labels",
         columns: &[("entry", Cell::Id), ("label_key", Cell::Text), ("label_value", Cell::Text)],
         key: &["entry", "label_key", "label_value"],
+    },
+    Table {
+        name: "access_tokens",
+        columns: &[("token", Cell::Id), ("grant_id", Cell::Id), ("expires_at", Cell::NoNumber)],
+        key: &["token"],
     },
     Table { name: "team_members", columns: &[("team", Cell::Id), ("member", Cell::Id)], key: &["team", "member"] },
     Table {
@@ -94,7 +104,9 @@ impl Table {
                 Cell::Id => column::<Uuid>(row, name)?.to_string().into(),
                 Cell::NoId => column::<Option<Uuid>>(row, name)?.map_or(Json::Null, |id| id.to_string().into()),
                 Cell::Number => column::<i64>(row, name)?.into(),
+                Cell::NoNumber => column::<Option<i64>>(row, name)?.into(),
                 Cell::Text => column::<String>(row, name)?.into(),
+                Cell::NoText => column::<Option<String>>(row, name)?.into(),
                 Cell::Bytes => STANDARD.encode(column::<Vec<u8>>(row, name)?).into(),
             })
         };
@@ -109,8 +121,10 @@ impl Table {
         let value = |((_, cell), json): (&(&'static str, Cell), &Json)| match (cell, json) {
             (Cell::Id | Cell::NoId, Json::String(text)) => text.parse::<Uuid>().ok().map(Expr::val),
             (Cell::NoId, Json::Null) => Some(Expr::val(None::<Uuid>)),
-            (Cell::Number, Json::Number(number)) => number.as_i64().map(Expr::val),
-            (Cell::Text, Json::String(text)) => Some(Expr::val(text.as_str())),
+            (Cell::Number | Cell::NoNumber, Json::Number(number)) => number.as_i64().map(Expr::val),
+            (Cell::NoNumber, Json::Null) => Some(Expr::val(None::<i64>)),
+            (Cell::Text | Cell::NoText, Json::String(text)) => Some(Expr::val(text.as_str())),
+            (Cell::NoText, Json::Null) => Some(Expr::val(None::<String>)),
             (Cell::Bytes, Json::String(text)) => STANDARD.decode(text).ok().map(Expr::val),
             _ => None,
         };

@@ -1,5 +1,6 @@
 //! `IdentityStore` on SQL: what is asked for, as conditions.
 
+mod cascade;
 mod rows;
 
 use super::{
@@ -18,7 +19,7 @@ use archestra_core::{
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use rows::{Identity, owner};
+use rows::{Identity, end, owner};
 use sea_orm::sea_query::{Condition, Expr, ExprTrait as _, Query};
 
 #[async_trait]
@@ -65,6 +66,16 @@ fn named(lookup: &IdentityLookup) -> (IdentityKind, Condition) {
         IdentityLookup::ClientById(id) => (IdentityKind::Client, is("client_id", id.as_str())),
         IdentityLookup::ProviderNamed(name) => (IdentityKind::IdentityProvider, is("name", name.as_str())),
         IdentityLookup::ProviderByIssuer(issuer) => (IdentityKind::IdentityProvider, is("issuer", issuer.as_str())),
+        IdentityLookup::GrantByFamily(family) => (IdentityKind::Grant, is("family", family.to_string())),
+        IdentityLookup::ConsentOf { user, client, consumer } => (
+            IdentityKind::Consent,
+            is("user_id", *user.as_uuid())
+                .add(is("client", *client.as_uuid()))
+                .add(is("consumer", *consumer.as_uuid())),
+        ),
+        IdentityLookup::IdentityAt { provider, subject } => {
+            (IdentityKind::LinkedIdentity, is("provider", *provider.as_uuid()).add(is("subject", subject.as_str())))
+        }
     }
 }
 
@@ -81,6 +92,27 @@ fn matching(query: &IdentityQuery) -> Condition {
             let holder = holder.as_ref().map(owner);
             all.add_option(holder.map(|(kind, id)| is("owner_kind", kind).add(Expr::col("owner_id").eq(id))))
         }
+        IdentityQuery::AccessTokens { grant, expired } => {
+            let mut tokens = Query::select();
+            tokens.column("token").from("access_tokens");
+            tokens.cond_where(
+                Condition::all()
+                    .add_option(grant.map(|grant| is("grant_id", *grant.as_uuid())))
+                    .add_option(expired.map(|by| Expr::col("expires_at").lte(end(by)))),
+            );
+            all.add(Expr::col("id").in_subquery(tokens.take()))
+        }
+        IdentityQuery::Grants { user, client, consumer, expired } => all
+            .add_option(user.map(|user| is("user_id", *user.as_uuid())))
+            .add_option(client.map(|client| is("client", *client.as_uuid())))
+            .add_option(consumer.map(|consumer| is("consumer", *consumer.as_uuid())))
+            .add_option(expired.map(|by| Expr::col("expires_at").lte(end(by)))),
+        IdentityQuery::Consents { user, client } => all
+            .add_option(user.map(|user| is("user_id", *user.as_uuid())))
+            .add_option(client.map(|client| is("client", *client.as_uuid()))),
+        IdentityQuery::LinkedIdentities { user, provider } => all
+            .add_option(user.map(|user| is("user_id", *user.as_uuid())))
+            .add_option(provider.map(|provider| is("provider", *provider.as_uuid()))),
         IdentityQuery::Roles | IdentityQuery::Clients | IdentityQuery::Providers => all,
     }
 }

@@ -5,7 +5,7 @@ use archestra_core::{
     catalog::{Kind, Labels, Query},
     consumer::ConsumerKind,
     event::AuditRecord,
-    id::{ConsumerId, EntryId, InstallationId, TeamId, UserId},
+    id::{ClientId, ConsumerId, EntryId, GrantId, IdentityProviderId, InstallationId, TeamId, UserId},
     identity::{IdentityQuery, TokenOwner},
     installation::Owner,
     runtime::WorkloadId,
@@ -41,6 +41,11 @@ fn lists() -> Vec<(String, SelectStatement, Order)> {
         (Query::Assignments { consumer: None, entry: None, installation }, Order::Index),
         (Query::Revisions { workload: Some(WorkloadId::of_entry(EntryId::from_uuid(Uuid::now_v7()))) }, Order::Index),
     ]);
+    let client = ClientId::from_uuid(Uuid::now_v7());
+    let grant = Some(GrantId::from_uuid(Uuid::now_v7()));
+    let provider = Some(IdentityProviderId::from_uuid(Uuid::now_v7()));
+    let expired = Some(chrono::Utc::now());
+    let grants = |user, client, consumer, expired| IdentityQuery::Grants { user, client, consumer, expired };
     let identities = [
         (IdentityQuery::Users { search: None }, Order::Index),
         (IdentityQuery::Users { search: Some("text".to_owned()) }, Order::Index),
@@ -51,6 +56,21 @@ fn lists() -> Vec<(String, SelectStatement, Order)> {
         (IdentityQuery::Roles, Order::Index),
         (IdentityQuery::Clients, Order::Index),
         (IdentityQuery::Providers, Order::Index),
+        (IdentityQuery::Tokens { owner: Some(TokenOwner::Client(client)) }, Order::Index),
+        (IdentityQuery::AccessTokens { grant: None, expired: None }, Order::Matches),
+        (IdentityQuery::AccessTokens { grant, expired: None }, Order::Matches),
+        (IdentityQuery::AccessTokens { grant: None, expired }, Order::Matches),
+        (grants(None, None, None, None), Order::Index),
+        (grants(Some(user), None, None, None), Order::Index),
+        (grants(None, Some(client), None, None), Order::Index),
+        (grants(None, None, consumer, None), Order::Index),
+        (grants(None, None, None, expired), Order::Matches),
+        (IdentityQuery::Consents { user: None, client: None }, Order::Index),
+        (IdentityQuery::Consents { user: Some(user), client: None }, Order::Index),
+        (IdentityQuery::Consents { user: None, client: Some(client) }, Order::Index),
+        (IdentityQuery::LinkedIdentities { user: None, provider: None }, Order::Index),
+        (IdentityQuery::LinkedIdentities { user: Some(user), provider: None }, Order::Index),
+        (IdentityQuery::LinkedIdentities { user: None, provider }, Order::Index),
     ];
     let audit = [
         AuditQuery::default(),

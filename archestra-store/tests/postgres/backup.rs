@@ -5,6 +5,7 @@ use archestra_core::{
     ErrorKind,
     catalog::CatalogStore,
     feed::ChangeSet,
+    id::ConsumerId,
     identity::{IdentityStore, TokenOwner},
     installation::Owner,
     secret::{Expect, KeyRing, SecretStore},
@@ -48,6 +49,16 @@ async fn a_backup_goes_to_the_other_kind_of_database_and_back() {
     }
     let (_, token) = fixtures::token("ci", TokenOwner::Organization);
     IdentityStore::commit(&first, ChangeSet::new().create(token)).await.unwrap();
+    let (user, provider) = (fixtures::user("alice@example.com"), fixtures::identity_provider("okta"));
+    let client = fixtures::machine_client("machine", [ConsumerId::new()]);
+    let (_, grant) = fixtures::grant(&user, &client, ConsumerId::new());
+    let changes = ChangeSet::new()
+        .create(fixtures::access_token(&grant).1)
+        .create(fixtures::machine_grant(&client, ConsumerId::new()))
+        .create(fixtures::consent(&user, &client, ConsumerId::new()))
+        .create(fixtures::linked_identity(&user, &provider, "00u1"));
+    let changes = changes.create(grant).create(user).create(client).create(provider);
+    IdentityStore::commit(&first, changes).await.unwrap();
     let secrets = SqlSecrets::new(&first, Arc::clone(&ring));
     let reference = fixtures::secret_ref("entries/one");
     secrets.put(&reference, &fixtures::bundle(&[("token", "t0k")]), Expect::Any).await.unwrap();

@@ -2,8 +2,8 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "tables read best with their values in place")]
 
-use super::{Client, IdentityProvider};
-use crate::Validate;
+use super::{Client, GrantType, IdentityProvider};
+use crate::{Validate, id::ConsumerId};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -101,6 +101,19 @@ fn a_machine_is_told_what_it_may_use_and_proves_itself() {
     client(with(machine.clone(), &proven), &[]);
     client(machine.clone(), &["tokenEndpointAuth"]);
     client(with(with(machine, &proven), &json!({"consumers": []})), &["consumers"]);
+}
+
+#[test]
+fn a_machine_may_use_what_it_names_while_it_may_come_alone() {
+    let machine: Client = serde_json::from_value(json!({
+        "id": ID, "clientId": "ci", "name": "CI", "grantTypes": ["client_credentials"], "consumers": [ID],
+        "createdAt": "2026-11-20T00:00:00Z",
+    }))
+    .unwrap();
+    let consumer: ConsumerId = ID.parse().unwrap();
+    assert!(machine.may_use(consumer) && !machine.may_use(ConsumerId::new()));
+    let other = Client { grant_types: [GrantType::JwtBearer].into(), ..machine };
+    assert!(!other.may_use(consumer), "the list is of those who come with nothing but their own credentials");
 }
 
 #[test]

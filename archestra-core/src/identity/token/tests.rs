@@ -1,4 +1,4 @@
-//! Static tokens: what is one, and that nothing shows it.
+//! Tokens: what is one, what it says, and that nothing shows it.
 
 use super::{PlainToken, Token, TokenHash};
 use crate::Validate;
@@ -70,4 +70,36 @@ fn a_token_has_a_name_a_future_and_an_audience_that_fits() {
     }
     assert_eq!(token(json!({"expiresAt": "2026-11-20T00:00:00Z"})), ["expiresAt"]);
     assert_eq!(token(json!({"bootstrap": true, "consumer": consumer})), ["consumer"]);
+    assert_eq!(token(json!({"scopes": ["a b"]})), ["scopes[0]"]);
+
+    let (user, client) = (json!({"user": consumer}), json!({"client": consumer}));
+    assert!(token(json!({"owner": client, "consumer": consumer})).is_empty());
+    assert_eq!(token(json!({"owner": client})), ["consumer"]);
+    let end = "2026-11-20T01:00:00Z";
+    for owner in [&user, &client] {
+        assert!(token(json!({"owner": owner, "grant": consumer, "consumer": consumer, "expiresAt": end})).is_empty());
+        assert_eq!(token(json!({"owner": owner, "grant": consumer})), ["consumer", "expiresAt"]);
+    }
+    for owner in [json!("organization"), json!({"team": consumer})] {
+        let fields = json!({"owner": owner, "grant": consumer, "consumer": consumer, "expiresAt": end});
+        assert_eq!(token(fields), ["owner"]);
+    }
+}
+
+#[test]
+fn a_token_survives_json_and_what_was_stored_before_is_static_and_good_for_everything() {
+    let id = "0190a000-0000-7000-8000-000000000001";
+    let mut stored = json!({
+        "id": id, "name": "laptop", "hash": "ab".repeat(32), "owner": {"user": id}, "bootstrap": false,
+        "createdAt": "2026-11-20T00:00:00Z",
+    });
+    let before: Token = serde_json::from_value(stored.clone()).unwrap();
+    assert!(before.scopes.is_empty() && before.grant.is_none());
+    assert_eq!(serde_json::to_value(&before).unwrap(), stored);
+    let more = json!({
+        "owner": {"client": id}, "consumer": id, "scopes": ["mcp"], "grant": id, "expiresAt": "2026-11-20T01:00:00Z",
+    });
+    stored.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let token: Token = serde_json::from_value(stored.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&token).unwrap(), stored);
 }

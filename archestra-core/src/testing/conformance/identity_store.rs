@@ -1,23 +1,25 @@
 //! The suite of [`IdentityStore`].
 
 mod cascade;
+mod oauth;
 
 pub use cascade::*;
+pub use oauth::*;
 
 use super::{fails, pair_suite, records, suite, works};
 use crate::{
     ErrorKind,
     catalog::TokenEndpointAuth,
     feed::{ChangeSet, PageRequest, Version},
-    id::{ConsumerId, TeamId, UserId},
+    id::{ClientId, ConsumerId, IdentityProviderId, TeamId, UserId},
     identity::{
-        GrantType, IdentityKind, IdentityLookup, IdentityProvider, IdentityQuery, IdentityRecord, IdentityStore, Team,
-        TokenHash, TokenOwner, User,
+        Consent, GrantType, IdentityKind, IdentityLookup, IdentityProvider, IdentityQuery, IdentityRecord,
+        IdentityStore, LinkedIdentity, Team, TokenHash, TokenOwner, User,
     },
     secret::Expect,
     testing::fixtures,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 suite! {
     $
@@ -36,6 +38,15 @@ suite! {
         a_feed_names_what_a_removal_takes_along,
         what_a_set_writes_itself_is_left_to_it,
         no_membership_survives_its_user,
+        finds_grants_consents_and_linked_identities,
+        filters_grants_consents_and_linked_identities,
+        grants_consents_and_linked_identities_are_unique,
+        grants_consents_and_linked_identities_refer_to_what_exists,
+        a_user_takes_grants_consents_and_linked_identities_along,
+        a_client_takes_grants_consents_and_tokens_along,
+        a_grant_takes_its_access_tokens_along,
+        a_provider_takes_its_linked_identities_along,
+        one_of_many_rotations_wins,
         versions_count_writes_from_one,
         revisions_grow_with_each_commit,
         stale_expectations_conflict,
@@ -108,8 +119,30 @@ pub async fn keeps_every_kind_of_record_as_written(store: &Arc<dyn IdentityStore
         name_claim: Some("display_name".to_owned()),
         ..fixtures::identity_provider("okta")
     };
-    let records: [IdentityRecord; 6] =
-        [token.into(), team.into(), user.into(), fixtures::role("auditor").into(), client.into(), provider.into()];
+    let scopes: BTreeSet<_> = ["mcp".to_owned(), "tools:call".to_owned()].into();
+    let (first, mut grant) = fixtures::grant(&user, &client, ConsumerId::new());
+    grant.scopes.clone_from(&scopes);
+    grant.expires_at = Some(fixtures::now());
+    let next = first.successor(&refresh_keys());
+    grant.refresh = grant.refresh.map(|family| family.rotated(&next, fixtures::now(), None));
+    let access = fixtures::access_token(&grant).1;
+    let consent = Consent { scopes, ..fixtures::consent(&user, &client, ConsumerId::new()) };
+    let linked = LinkedIdentity {
+        session: Some(fixtures::secret_ref("links/x")),
+        ..fixtures::linked_identity(&user, &provider, "00u1|\"a\" b")
+    };
+    let records: [IdentityRecord; 10] = [
+        token.into(),
+        access.into(),
+        grant.into(),
+        consent.into(),
+        linked.into(),
+        team.into(),
+        user.into(),
+        fixtures::role("auditor").into(),
+        client.into(),
+        provider.into(),
+    ];
     write(store, records.clone()).await;
     for record in &records {
         let read = works(store.get(record.key()).await, "what was written can be read");
@@ -142,6 +175,9 @@ pub async fn finds_nothing_where_nothing_is(store: &Arc<dyn IdentityStore>) {
         IdentityLookup::ClientById(none()),
         IdentityLookup::ProviderNamed(none()),
         IdentityLookup::ProviderByIssuer(none()),
+        IdentityLookup::GrantByFamily(TokenHash::of("none")),
+        IdentityLookup::ConsentOf { user: UserId::new(), client: ClientId::new(), consumer: ConsumerId::new() },
+        IdentityLookup::IdentityAt { provider: IdentityProviderId::new(), subject: none() },
     ];
     for lookup in lookups {
         assert!(works(store.find(&lookup).await, "finding nothing is no error").is_none(), "{lookup:?} leads nowhere");

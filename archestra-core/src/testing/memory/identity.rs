@@ -1,11 +1,13 @@
-//! `MemoryIdentity`: users, teams, roles, tokens, clients and identity providers in memory.
+//! `MemoryIdentity`: identities, and what they are granted, in memory.
 
 use super::HISTORY;
 use crate::{
     Result,
     feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
+    id::{ClientId, ConsumerId, IdentityProviderId, UserId},
     identity::{
-        IdentityChanges, IdentityKey, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore, Team, TokenOwner,
+        Consent, IdentityChanges, IdentityKey, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore,
+        LinkedIdentity, Team, TokenOwner,
     },
     testing::table::{Cascade, Rules, Table, Unique},
 };
@@ -49,6 +51,17 @@ const TOKEN_HASH: &str = "token.hash";
 const CLIENT_ID: &str = "client.id";
 const PROVIDER_NAME: &str = "provider.name";
 const PROVIDER_ISSUER: &str = "provider.issuer";
+const GRANT_FAMILY: &str = "grant.family";
+const CONSENT: &str = "consent";
+const LINKED_IDENTITY: &str = "linked identity";
+
+fn consent_of(user: UserId, client: ClientId, consumer: ConsumerId) -> Unique {
+    Unique::new(CONSENT, format_args!("{user} to {client} at {consumer}"))
+}
+
+fn identity_at(provider: IdentityProviderId, subject: &str) -> Unique {
+    Unique::new(LINKED_IDENTITY, format_args!("{subject} at {provider}"))
+}
 
 impl Rules for IdentityRules {
     type Record = IdentityRecord;
@@ -63,13 +76,29 @@ impl Rules for IdentityRules {
             IdentityRecord::IdentityProvider(provider) => {
                 vec![Unique::new(PROVIDER_NAME, &provider.name), Unique::new(PROVIDER_ISSUER, &provider.issuer)]
             }
+            IdentityRecord::Grant(grant) => {
+                grant.refresh.iter().map(|refresh| Unique::new(GRANT_FAMILY, refresh.family)).collect()
+            }
+            IdentityRecord::Consent(Consent { user, client, consumer, .. }) => {
+                vec![consent_of(*user, *client, *consumer)]
+            }
+            IdentityRecord::LinkedIdentity(LinkedIdentity { provider, subject, .. }) => {
+                vec![identity_at(*provider, subject)]
+            }
         }
     }
 
     fn references(record: &IdentityRecord) -> Vec<IdentityKey> {
         match record {
             IdentityRecord::Team(team) => team.members.iter().map(|user| (*user).into()).collect(),
-            IdentityRecord::Token(token) => owner_key(token.owner).into_iter().collect(),
+            IdentityRecord::Token(token) => {
+                owner_key(token.owner).into_iter().chain(token.grant.map(IdentityKey::from)).collect()
+            }
+            IdentityRecord::Grant(grant) => {
+                grant.user.map(IdentityKey::from).into_iter().chain([grant.client.into()]).collect()
+            }
+            IdentityRecord::Consent(consent) => vec![consent.user.into(), consent.client.into()],
+            IdentityRecord::LinkedIdentity(linked) => vec![linked.user.into(), linked.provider.into()],
             IdentityRecord::User(_)
             | IdentityRecord::Role(_)
             | IdentityRecord::Client(_)
@@ -83,7 +112,12 @@ impl Rules for IdentityRules {
                 let members = team.members.iter().copied().filter(|user| !removed.contains(&(*user).into())).collect();
                 Cascade::Change(Team { members, ..team.clone() }.into())
             }
-            IdentityRecord::Token(token) if owner_key(token.owner).is_some_and(|owner| removed.contains(&owner)) => {
+            IdentityRecord::Token(_)
+            | IdentityRecord::Grant(_)
+            | IdentityRecord::Consent(_)
+            | IdentityRecord::LinkedIdentity(_)
+                if Self::references(record).iter().any(|key| removed.contains(key)) =>
+            {
                 Cascade::Remove
             }
             _ => Cascade::Keep,
@@ -95,6 +129,7 @@ fn owner_key(owner: TokenOwner) -> Option<IdentityKey> {
     match owner {
         TokenOwner::User(user) => Some(user.into()),
         TokenOwner::Team(team) => Some(team.into()),
+        TokenOwner::Client(client) => Some(client.into()),
         TokenOwner::Organization => None,
     }
 }
@@ -113,6 +148,23 @@ fn matches(query: &IdentityQuery, record: &IdentityRecord) -> bool {
         }
         (IdentityQuery::Tokens { owner }, IdentityRecord::Token(token)) => {
             owner.is_none_or(|owner| token.owner == owner)
+        }
+        (IdentityQuery::AccessTokens { grant, expired }, IdentityRecord::Token(token)) => {
+            token.grant.is_some()
+                && grant.is_none_or(|grant| token.grant == Some(grant))
+                && expired.is_none_or(|by| token.expires_at.is_some_and(|at| at <= by))
+        }
+        (IdentityQuery::Grants { user, client, consumer, expired }, IdentityRecord::Grant(grant)) => {
+            user.is_none_or(|user| grant.user == Some(user))
+                && client.is_none_or(|client| grant.client == client)
+                && consumer.is_none_or(|consumer| grant.consumer == consumer)
+                && expired.is_none_or(|by| grant.is_over(by))
+        }
+        (IdentityQuery::Consents { user, client }, IdentityRecord::Consent(consent)) => {
+            user.is_none_or(|user| consent.user == user) && client.is_none_or(|client| consent.client == client)
+        }
+        (IdentityQuery::LinkedIdentities { user, provider }, IdentityRecord::LinkedIdentity(linked)) => {
+            user.is_none_or(|user| linked.user == user) && provider.is_none_or(|provider| linked.provider == provider)
         }
         (IdentityQuery::Roles, IdentityRecord::Role(_))
         | (IdentityQuery::Clients, IdentityRecord::Client(_))
@@ -136,6 +188,9 @@ impl IdentityStore for MemoryIdentity {
             IdentityLookup::ClientById(id) => Unique::new(CLIENT_ID, id),
             IdentityLookup::ProviderNamed(name) => Unique::new(PROVIDER_NAME, name),
             IdentityLookup::ProviderByIssuer(issuer) => Unique::new(PROVIDER_ISSUER, issuer),
+            IdentityLookup::GrantByFamily(family) => Unique::new(GRANT_FAMILY, family),
+            IdentityLookup::ConsentOf { user, client, consumer } => consent_of(*user, *client, *consumer),
+            IdentityLookup::IdentityAt { provider, subject } => identity_at(*provider, subject),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! Who sees and changes what.
 
 use super::*;
+use archestra_core::identity::IdentityStoreExt as _;
 
 fn scoped(mut entry: Value, scope: Value) -> Value {
     entry["scope"] = scope;
@@ -116,6 +117,66 @@ async fn tokens_and_roles_give_nothing_that_their_maker_does_not_hold() {
     }
     rig.post(&rig.alice, "/tokens", json!({"name": "x", "scope": {"user": "admin@example.com"}})).await.problem(422);
     rig.delete(&rig.alice, &path).await.expect(204);
+}
+
+#[tokio::test]
+async fn admins_make_tokens_of_machine_clients_for_what_these_may_use() {
+    use archestra_core::id::ConsumerId;
+    let rig = Rig::new().await;
+    let gateway = |slug: &str| json!({"slug": slug, "scope": "organization"});
+    let made = rig.post(&rig.admin, "/gateways", gateway("ours")).await.expect(201);
+    rig.post(&rig.admin, "/gateways", gateway("other")).await.expect(201);
+    let consumer: ConsumerId = made["id"].as_str().unwrap().parse().unwrap();
+    let client = fixtures::machine_client("ci", [consumer]);
+    let public = fixtures::client("public");
+    let changes = IdentityChanges::new().create(client.clone()).create(public.clone());
+    rig.state.identity.commit(changes).await.unwrap();
+
+    let token = |client: &str| json!({"name": "ci", "client": client, "consumer": "ours"});
+    let problem = rig.post(&rig.editor, "/tokens", token("ci")).await.problem(403);
+    assert!(problem.detail.contains("token:admin"), "{}", problem.detail);
+    let new = rig.post(&rig.admin, "/tokens", token("ci")).await.expect(201);
+    assert!(new["token"].as_str().unwrap().starts_with("arch_"));
+    assert_eq!((&new["client"], &new["consumer"], &new["scope"]), (&json!("ci"), &json!("ours"), &Value::Null));
+    assert_eq!(new["owner"], json!({"kind": "client", "id": client.id.to_string(), "name": "ci"}));
+    rig.post(&rig.admin, "/tokens", token(&client.id.to_string())).await.expect(201);
+
+    let refused = async |body: Value, field: &str| {
+        let problem = rig.post(&rig.admin, "/tokens", body).await.problem(422);
+        let fields: Vec<_> = problem.findings.iter().map(|finding| finding.field.as_str()).collect();
+        assert_eq!(fields, [field], "{}", problem.detail);
+    };
+    refused(json!({"name": "ci", "client": "ci"}), "consumer").await;
+    refused(json!({"name": "ci", "client": "ci", "consumer": "other"}), "consumer").await;
+    refused(token("public"), "consumer").await;
+    refused(token("nothing"), "client").await;
+    refused(json!({"name": "ci", "client": "ci", "consumer": "ours", "scope": "organization"}), "client").await;
+
+    let path = format!("/tokens/{}", new["id"].as_str().unwrap());
+    rig.get(&rig.editor, &path).await.problem(404);
+    assert_eq!(rig.get(&rig.admin, "/tokens").await.expect(200)["items"].as_array().unwrap().len(), 2);
+    rig.delete(&rig.admin, &path).await.expect(204);
+}
+
+#[tokio::test]
+async fn access_tokens_are_listed_and_revoked_by_their_users() {
+    let rig = Rig::new().await;
+    let client = fixtures::client("app");
+    let user = rig.state.identity.get_one::<User>(rig.alice.user().unwrap()).await.unwrap().value;
+    let (_, mut grant) = fixtures::grant(&user, &client, archestra_core::id::ConsumerId::new());
+    grant.scopes.insert("mcp".to_owned());
+    let (plain, token) = fixtures::access_token(&grant);
+    let changes = IdentityChanges::new().create(client).create(grant.clone()).create(token.clone());
+    rig.state.identity.commit(changes).await.unwrap();
+    let path = format!("/tokens/{}", token.id);
+    let answer = rig.get(&rig.alice, "/tokens").await;
+    assert!(!answer.text.contains(plain.expose()) && !answer.text.contains(&token.hash.to_string()));
+    let listed = answer.expect(200)["items"][0].clone();
+    assert_eq!((&listed["grant"], &listed["scopes"]), (&json!(grant.id.to_string()), &json!(["mcp"])));
+    assert_eq!(listed["scope"], json!({"user": "alice@example.com"}));
+    rig.get(&rig.bob, &path).await.problem(404);
+    rig.delete(&rig.alice, &path).await.expect(204);
+    assert!(rig.state.identity.get_one::<archestra_core::identity::Grant>(grant.id).await.is_ok());
 }
 
 #[tokio::test]

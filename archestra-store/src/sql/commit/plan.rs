@@ -89,17 +89,25 @@ impl<F: Family> Plan<F> {
     }
 
     async fn cascade(&mut self, tx: &DatabaseTransaction) -> Result<()> {
-        let mut entailed = F::cascade(tx, &self.removed).await?;
-        entailed.retain(|cascade| !self.touched.contains(&target(cascade)));
-        let keys: BTreeSet<_> = entailed.iter().map(target).collect();
-        self.present.extend(versions::<F>(tx, &keys).await?);
-        for cascade in entailed {
-            match cascade {
-                Cascade::Change(record) => self.put(record),
-                Cascade::Remove(key) => self.remove(key),
+        let mut gone = self.removed.clone();
+        // What goes with something may take more along.
+        while !gone.is_empty() {
+            let mut entailed = F::cascade(tx, &gone).await?;
+            entailed.retain(|cascade| !self.touched.contains(&target(cascade)));
+            let keys: BTreeSet<_> = entailed.iter().map(target).collect();
+            self.present.extend(versions::<F>(tx, &keys).await?);
+            gone.clear();
+            for cascade in entailed {
+                match cascade {
+                    Cascade::Change(record) => self.put(record),
+                    Cascade::Remove(key) => {
+                        self.remove(key);
+                        gone.insert(key);
+                    }
+                }
             }
+            self.touched.extend(keys);
         }
-        self.touched.extend(keys);
         Ok(())
     }
 }

@@ -1,18 +1,13 @@
-//! How identities are laid out in tables, and what goes with a user or a team.
+//! How identities are laid out in tables.
 
-use crate::sql::{
-    catalog::is,
-    family::{Cascade, Family, Key, Satellite, Table},
-    read,
-};
+use super::cascade;
+use crate::sql::family::{Cascade, Family, Key, Satellite, Table};
 use archestra_core::{
     Result,
     identity::{IdentityKey, IdentityKind, IdentityRecord, TokenOwner},
 };
-use sea_orm::{
-    DatabaseTransaction, Value,
-    sea_query::{Condition, Expr, ExprTrait as _, Query},
-};
+use chrono::{DateTime, Utc};
+use sea_orm::{DatabaseTransaction, Value};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -21,19 +16,24 @@ use uuid::Uuid;
 pub(super) struct Identity;
 
 static USERS: Table = plain("users", IdentityKind::User, &["email", "search"], &[&[0]]);
-static TEAMS: Table = Table {
-    name: "teams",
-    label: IdentityKind::Team.label(),
-    columns: &["name"],
-    uniques: &[&[0]],
+pub(super) static TEAMS: Table = Table {
     satellite: Some(Satellite { name: "team_members", columns: &["team", "member"] }),
-    referrers: &[],
+    ..plain("teams", IdentityKind::Team, &["name"], &[&[0]])
 };
 static ROLES: Table = plain("roles", IdentityKind::Role, &["name"], &[&[0]]);
-static TOKENS: Table = plain("tokens", IdentityKind::Token, &["hash", "owner_kind", "owner_id"], &[&[0]]);
+pub(super) static TOKENS: Table = Table {
+    satellite: Some(Satellite { name: "access_tokens", columns: &["token", "grant_id", "expires_at"] }),
+    ..plain("tokens", IdentityKind::Token, &["hash", "owner_kind", "owner_id"], &[&[0]])
+};
 static CLIENTS: Table = plain("clients", IdentityKind::Client, &["client_id"], &[&[0]]);
 static PROVIDERS: Table =
     plain("identity_providers", IdentityKind::IdentityProvider, &["name", "issuer"], &[&[0], &[1]]);
+pub(super) static GRANTS: Table =
+    plain("grants", IdentityKind::Grant, &["family", "client", "user_id", "consumer", "expires_at"], &[&[0]]);
+pub(super) static CONSENTS: Table =
+    plain("consents", IdentityKind::Consent, &["user_id", "client", "consumer"], &[&[0, 1, 2]]);
+pub(super) static LINKED_IDENTITIES: Table =
+    plain("linked_identities", IdentityKind::LinkedIdentity, &["user_id", "provider", "subject"], &[&[1, 2]]);
 
 const fn plain(
     name: &'static str,
@@ -53,6 +53,9 @@ pub(super) const fn table(kind: IdentityKind) -> &'static Table {
         IdentityKind::Token => &TOKENS,
         IdentityKind::Client => &CLIENTS,
         IdentityKind::IdentityProvider => &PROVIDERS,
+        IdentityKind::Grant => &GRANTS,
+        IdentityKind::Consent => &CONSENTS,
+        IdentityKind::LinkedIdentity => &LINKED_IDENTITIES,
     }
 }
 
@@ -62,7 +65,13 @@ pub(super) fn owner(owner: &TokenOwner) -> (&'static str, String) {
         TokenOwner::User(id) => ("user", id.to_string()),
         TokenOwner::Team(id) => ("team", id.to_string()),
         TokenOwner::Organization => ("organization", String::new()),
+        TokenOwner::Client(id) => ("client", id.to_string()),
     }
+}
+
+/// How the end of something is stored.
+pub(super) fn end(at: DateTime<Utc>) -> i64 {
+    at.timestamp_millis()
 }
 
 impl Family for Identity {
@@ -94,12 +103,31 @@ impl Family for Identity {
             IdentityRecord::IdentityProvider(provider) => {
                 vec![provider.name.as_str().into(), provider.issuer.as_str().into()]
             }
+            IdentityRecord::Grant(grant) => vec![
+                grant.refresh.as_ref().map(|refresh| refresh.family.to_string()).into(),
+                Uuid::from(grant.client).into(),
+                grant.user.map(Uuid::from).into(),
+                Uuid::from(grant.consumer).into(),
+                grant.expires_at.map(end).into(),
+            ],
+            IdentityRecord::Consent(consent) => vec![
+                Uuid::from(consent.user).into(),
+                Uuid::from(consent.client).into(),
+                Uuid::from(consent.consumer).into(),
+            ],
+            IdentityRecord::LinkedIdentity(linked) => {
+                vec![Uuid::from(linked.user).into(), Uuid::from(linked.provider).into(), linked.subject.as_str().into()]
+            }
         }
     }
 
     fn satellites(record: &IdentityRecord) -> Vec<Vec<Value>> {
         match record {
             IdentityRecord::Team(team) => team.members.iter().map(|user| vec![Uuid::from(*user).into()]).collect(),
+            IdentityRecord::Token(token) => {
+                let row = |grant| vec![Uuid::from(grant).into(), token.expires_at.map(end).into()];
+                token.grant.map(row).into_iter().collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -107,11 +135,20 @@ impl Family for Identity {
     fn references(record: &IdentityRecord) -> Vec<IdentityKey> {
         match record {
             IdentityRecord::Team(team) => team.members.iter().map(|user| (*user).into()).collect(),
-            IdentityRecord::Token(token) => match token.owner {
-                TokenOwner::User(user) => vec![user.into()],
-                TokenOwner::Team(team) => vec![team.into()],
-                TokenOwner::Organization => Vec::new(),
-            },
+            IdentityRecord::Token(token) => {
+                let owner = match token.owner {
+                    TokenOwner::User(user) => Some(IdentityKey::from(user)),
+                    TokenOwner::Team(team) => Some(team.into()),
+                    TokenOwner::Client(client) => Some(client.into()),
+                    TokenOwner::Organization => None,
+                };
+                owner.into_iter().chain(token.grant.map(IdentityKey::from)).collect()
+            }
+            IdentityRecord::Grant(grant) => {
+                grant.user.map(IdentityKey::from).into_iter().chain([grant.client.into()]).collect()
+            }
+            IdentityRecord::Consent(consent) => vec![consent.user.into(), consent.client.into()],
+            IdentityRecord::LinkedIdentity(linked) => vec![linked.user.into(), linked.provider.into()],
             IdentityRecord::User(_)
             | IdentityRecord::Role(_)
             | IdentityRecord::Client(_)
@@ -128,6 +165,14 @@ impl Family for Identity {
             (IdentityRecord::Client(client), _) => client.client_id.clone(),
             (IdentityRecord::IdentityProvider(provider), 0) => provider.name.clone(),
             (IdentityRecord::IdentityProvider(provider), _) => provider.issuer.clone(),
+            // Where there is no family there is nothing that another grant could have, too.
+            (IdentityRecord::Grant(grant), _) => {
+                grant.refresh.as_ref().map_or_else(|| grant.id.to_string(), |refresh| refresh.family.to_string())
+            }
+            (IdentityRecord::Consent(consent), _) => {
+                format!("of {} to {} at {}", consent.user, consent.client, consent.consumer)
+            }
+            (IdentityRecord::LinkedIdentity(linked), _) => format!("{} at {}", linked.subject, linked.provider),
         }
     }
 
@@ -139,6 +184,9 @@ impl Family for Identity {
             IdentityRecord::Token(value) => serde_json::to_string(value),
             IdentityRecord::Client(value) => serde_json::to_string(value),
             IdentityRecord::IdentityProvider(value) => serde_json::to_string(value),
+            IdentityRecord::Grant(value) => serde_json::to_string(value),
+            IdentityRecord::Consent(value) => serde_json::to_string(value),
+            IdentityRecord::LinkedIdentity(value) => serde_json::to_string(value),
         }
     }
 
@@ -150,37 +198,13 @@ impl Family for Identity {
             IdentityKind::Token => IdentityRecord::Token(serde_json::from_str(doc)?),
             IdentityKind::Client => IdentityRecord::Client(serde_json::from_str(doc)?),
             IdentityKind::IdentityProvider => IdentityRecord::IdentityProvider(serde_json::from_str(doc)?),
+            IdentityKind::Grant => IdentityRecord::Grant(serde_json::from_str(doc)?),
+            IdentityKind::Consent => IdentityRecord::Consent(serde_json::from_str(doc)?),
+            IdentityKind::LinkedIdentity => IdentityRecord::LinkedIdentity(serde_json::from_str(doc)?),
         })
     }
 
     async fn cascade(tx: &DatabaseTransaction, removed: &BTreeSet<Key<Self>>) -> Result<Vec<Cascade<Self>>> {
-        let mut entailed = Vec::new();
-        let mut owners = Condition::any();
-        let mut users = Vec::new();
-        for key in removed {
-            let kind = match key {
-                IdentityKey::User(user) => {
-                    users.push(Uuid::from(*user));
-                    "user"
-                }
-                IdentityKey::Team(_) => "team",
-                _ => continue,
-            };
-            owners = owners.add(is("owner_kind", kind).add(Expr::col("owner_id").eq(key.uuid().to_string())));
-        }
-        if owners.is_empty() {
-            return Ok(entailed);
-        }
-        let tokens = read::all_in::<Self, _>(tx, &TOKENS, owners).await?;
-        entailed.extend(tokens.into_iter().map(|token| Cascade::Remove(token.value.key())));
-        let joined =
-            Query::select().column("team").from("team_members").and_where(Expr::col("member").is_in(users)).take();
-        for team in read::all_in::<Self, _>(tx, &TEAMS, Expr::col("id").in_subquery(joined).into()).await? {
-            if let IdentityRecord::Team(mut team) = team.value {
-                team.members.retain(|user| !removed.contains(&(*user).into()));
-                entailed.push(Cascade::Change(team.into()));
-            }
-        }
-        Ok(entailed)
+        cascade::of(tx, removed).await
     }
 }
