@@ -2,6 +2,7 @@
 
 mod bearer;
 mod challenge;
+mod changes;
 mod principal;
 #[cfg(test)]
 mod tests;

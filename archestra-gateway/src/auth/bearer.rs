@@ -1,7 +1,9 @@
-//! Static bearer tokens, looked up by hash and cached until anything about identities changes.
+//! Bearer tokens, looked up by hash and cached until whom they stand for may have changed.
 
 use super::{
-    AuthError, principal,
+    AuthError,
+    changes::{Changes, Moment},
+    principal,
     usage::{Bounds, Usage, Usages},
 };
 use crate::{
@@ -10,24 +12,21 @@ use crate::{
 };
 use archestra_core::{
     feed::FeedEvent,
-    identity::{IdentityLookup, IdentityStore, IdentityStoreExt as _, Principal, Token, TokenHash},
+    identity::{
+        IdentityKey, IdentityLookup, IdentityStore, IdentityStoreExt as _, Principal, Token, TokenHash, TokenOwner,
+    },
 };
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use http::{HeaderMap, header::AUTHORIZATION};
 use moka::sync::Cache;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 const CACHED: u64 = 10_000;
 const CACHE_TTL: Duration = Duration::from_secs(300);
@@ -53,8 +52,10 @@ pub(crate) struct Authenticated {
 
 #[derive(Debug, Clone)]
 struct Known {
-    /// The count of identity changes when the store was asked: what was read before a later one is not used.
-    epoch: u64,
+    /// When the store was asked: what was read before a change that concerns it is not used.
+    asked: Moment,
+    /// What the principal is made of: the token, and whom it stands for.
+    subjects: [Uuid; 2],
     principal: Arc<Principal>,
     usage: Arc<Usage>,
     expires_at: Option<DateTime<Utc>>,
@@ -66,10 +67,10 @@ pub(crate) struct Authenticator {
     store: Arc<dyn IdentityStore>,
     freshness: Arc<Freshness>,
     known: Cache<TokenHash, Known>,
-    epoch: AtomicU64,
+    changes: Changes,
     usages: Arc<Usages>,
-    /// After each change of identities everybody is looked up anew: once, and not by each call that is under way.
-    lookups: Flights<(TokenHash, u64), Known, AuthError>,
+    /// After a change those whom it concerns are looked up anew: once, and not by each call that is under way.
+    lookups: Flights<(TokenHash, Moment), Known, AuthError>,
     /// Bounds what the store is asked at once, on behalf of callers who may have gone by then.
     turns: Arc<Semaphore>,
     tasks: Tasks,
@@ -103,7 +104,7 @@ impl Authenticator {
         let known = Cache::builder().max_capacity(CACHED).time_to_live(CACHE_TTL).build();
         let (tasks, usages) = (Tasks::new(), Arc::new(Usages::new(bounds)));
         let (lookups, turns) = (Flights::new(tasks.clone()), Arc::new(Semaphore::new(LOOKUPS)));
-        Self { store, freshness, known, epoch: AtomicU64::new(0), usages, lookups, turns, tasks }
+        Self { store, freshness, known, changes: Changes::new(), usages, lookups, turns, tasks }
     }
 
     /// The caller of a request with these headers.
@@ -123,31 +124,40 @@ impl Authenticator {
             if self.freshness.check().is_err() {
                 return Err(AuthError::Unavailable);
             }
-            let epoch = self.epoch.load(Ordering::Acquire);
+            let now = self.changes.now();
             let seen = match self.known.get(&credential) {
-                Some(known) if known.epoch == epoch => return alive(known),
+                Some(known) if self.holds(&known) => return alive(known),
                 Some(_) => Seen::Before,
                 None => Seen::Never,
             };
             // Boxed to keep small what a call carries along whose caller is known.
-            let found = Box::pin(self.look_up_together(credential, epoch, seen)).await;
+            let found = Box::pin(self.look_up_together(credential, now, seen)).await;
             // What was read before a change may be what has changed: a token that was revoked meanwhile is not let in.
-            if matches!(found, Err(AuthError::Unavailable)) || self.epoch.load(Ordering::Acquire) == epoch {
+            let holds = match &found {
+                Ok(known) => self.holds(known),
+                Err(AuthError::Unavailable) => true,
+                Err(_) => !self.changes.everybody_since(now),
+            };
+            if holds {
                 return alive(found?);
             }
         }
         Err(AuthError::Unavailable)
     }
 
-    async fn look_up_together(&self, credential: TokenHash, epoch: u64, seen: Seen) -> Result<Known, AuthError> {
+    fn holds(&self, known: &Known) -> bool {
+        !self.changes.since(known.asked, &known.subjects)
+    }
+
+    async fn look_up_together(&self, credential: TokenHash, now: Moment, seen: Seen) -> Result<Known, AuthError> {
         let (found, _) = self
             .lookups
-            .join((credential, epoch), || {
+            .join((credential, now), || {
                 let (store, usages, cache) = (Arc::clone(&self.store), Arc::clone(&self.usages), self.known.clone());
                 let turns = Arc::clone(&self.turns);
                 async move {
                     let _turn = seen.turn(turns).await?;
-                    let known = look_up(&*store, &usages, credential, epoch).await?;
+                    let known = look_up(&*store, &usages, credential, now).await?;
                     // Failures are not kept: a token that is made a moment later must work at once.
                     cache.insert(credential, known.clone());
                     Ok(known)
@@ -157,8 +167,18 @@ impl Authenticator {
         found
     }
 
+    /// Takes in what has changed.
+    pub(super) fn notice(&self, event: &FeedEvent<IdentityKey>) {
+        match event {
+            FeedEvent::Resync { .. } => self.changes.note_everybody(),
+            FeedEvent::Changed { keys, .. } => self.changes.note(keys),
+            FeedEvent::Confirmed { .. } => {}
+        }
+    }
+
+    #[cfg(test)]
     pub(super) fn forget_everybody(&self) {
-        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.changes.note_everybody();
     }
 
     /// What is kept of a credential as if it had been made so much earlier.
@@ -181,15 +201,23 @@ async fn look_up(
     store: &dyn IdentityStore,
     usages: &Usages,
     credential: TokenHash,
-    epoch: u64,
+    asked: Moment,
 ) -> Result<Known, AuthError> {
     let asking = async {
         let Some(token) = store.find_one::<Token>(IdentityLookup::TokenByHash(credential)).await? else {
             return Ok(None);
         };
         let principal = principal::of_token(store, &token.value).await?;
+        let id = Uuid::from(token.value.id);
+        let owner = match token.value.owner {
+            TokenOwner::User(user) => user.into(),
+            TokenOwner::Team(team) => team.into(),
+            TokenOwner::Client(client) => client.into(),
+            TokenOwner::Organization => id,
+        };
         Ok(principal.map(|principal| Known {
-            epoch,
+            asked,
+            subjects: [id, owner],
             usage: usages.of(&principal),
             principal: Arc::new(principal),
             expires_at: token.value.expires_at,
@@ -253,9 +281,7 @@ impl IdentityFollower {
                 match event {
                     Ok(event) => {
                         since = Some(event.revision());
-                        if !matches!(event, FeedEvent::Confirmed { .. }) {
-                            self.authenticator.forget_everybody();
-                        }
+                        self.authenticator.notice(&event);
                         self.authenticator.freshness.confirm(Source::Identity, asked);
                     }
                     Err(error) => tracing::warn!(%error, "the identity store's change feed is interrupted"),

@@ -3,10 +3,14 @@
 use super::*;
 use crate::route::{Freshness, Source};
 use archestra_core::{
-    identity::{IdentityChanges, IdentityStore, RoleName, TokenOwner},
+    feed::StoreRevision,
+    id::ConsumerId,
+    identity::{AuthMethod, Caller, IdentityChanges, IdentityStore, PlainToken, RoleName, TokenOwner},
+    secret::Expect,
     testing::{Faulty, MemoryIdentity, fixtures},
 };
 use chrono::{TimeDelta, Utc};
+use futures::StreamExt as _;
 use http::{HeaderMap, header::AUTHORIZATION};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +24,20 @@ fn door<S: IdentityStore>(store: &Arc<S>) -> Arc<Authenticator> {
     freshness.confirm(Source::Catalog, tokio::time::Instant::now());
     freshness.confirm(Source::Identity, tokio::time::Instant::now());
     Arc::new(Authenticator::new(Arc::<S>::clone(store), freshness, Bounds::default()))
+}
+
+/// Commits, and tells the door what the feed says of it.
+async fn commit<S: IdentityStore>(door: &Authenticator, store: &Arc<S>, changes: IdentityChanges) {
+    let since = store.commit(IdentityChanges::new()).await.unwrap();
+    let revision = store.commit(changes).await.unwrap();
+    let mut feed = store.changes(Some(since));
+    loop {
+        let event = feed.next().await.unwrap().unwrap();
+        door.notice(&event);
+        if event.revision() >= revision {
+            break;
+        }
+    }
 }
 
 #[tokio::test]
@@ -36,6 +54,98 @@ async fn a_user_token_carries_role_and_teams_in_order_of_priority() {
     assert_eq!(who.principal.user(), Some(user.id));
     assert_eq!(*who.principal.teams, expected);
     assert!(who.principal.permissions.include(&RoleName("member".into()).built_in().unwrap()));
+}
+
+#[tokio::test]
+async fn an_access_token_says_where_and_for_what_it_is_good_and_goes_with_its_grant() {
+    let store = Arc::new(MemoryIdentity::default());
+    let (user, client) = (fixtures::user("a@example.com"), fixtures::client("app"));
+    let (_, mut grant) = fixtures::grant(&user, &client, ConsumerId::new());
+    grant.scopes.insert("mcp".to_owned());
+    let (plain, token) = fixtures::access_token(&grant);
+    let changes = IdentityChanges::new().create(user.clone()).create(client).create(grant.clone()).create(token);
+    store.commit(changes).await.unwrap();
+    let door = door(&store);
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    let who = door.authenticate(&map).await.unwrap().principal;
+    assert_eq!((who.user(), who.consumer, &who.method), (Some(user.id), Some(grant.consumer), &AuthMethod::OAuth));
+    assert_eq!(who.scopes.as_deref(), Some(&grant.scopes));
+    assert!(who.opens(grant.consumer) && !who.opens(ConsumerId::new()));
+
+    commit(&door, &store, IdentityChanges::new().delete(grant.id, Expect::Any)).await;
+    assert_eq!(door.authenticate(&map).await.unwrap_err(), AuthError::Invalid);
+}
+
+#[tokio::test]
+async fn a_machine_client_is_let_in_for_what_it_may_use_and_while_it_may() {
+    let store = Arc::new(MemoryIdentity::default());
+    let consumers = [ConsumerId::new(), ConsumerId::new()];
+    let machine = fixtures::machine_client("ci", consumers);
+    let grant = fixtures::machine_grant(&machine, consumers[0]);
+    let (access, issued) = fixtures::access_token(&grant);
+    let owner = TokenOwner::Client(machine.id);
+    let fixed = |consumer| {
+        let (plain, token) = fixtures::token("ci", owner);
+        (plain, archestra_core::identity::Token { consumer, ..token })
+    };
+    let (here, elsewhere, nowhere) = (fixed(Some(consumers[1])), fixed(Some(ConsumerId::new())), fixed(None));
+    let mut changes = IdentityChanges::new().create(machine.clone()).create(grant);
+    for token in [&issued, &here.1, &elsewhere.1, &nowhere.1] {
+        changes = changes.create(token.clone());
+    }
+    store.commit(changes).await.unwrap();
+    let door = door(&store);
+    let enter = async |plain: &PlainToken| {
+        let found = door.authenticate(&headers(&format!("Bearer {}", plain.expose()))).await;
+        found.map(|found| found.principal)
+    };
+    for (plain, consumer) in [(&access, consumers[0]), (&here.0, consumers[1])] {
+        let who = enter(plain).await.unwrap();
+        assert_eq!((&who.caller, who.consumer, &*who.name), (&Caller::Client(machine.id), Some(consumer), "ci"));
+        assert!(who.teams.is_empty() && who.permissions.iter().next().is_none() && who.user().is_none());
+    }
+    for plain in [&elsewhere.0, &nowhere.0] {
+        assert_eq!(enter(plain).await.unwrap_err(), AuthError::Invalid);
+    }
+
+    let fewer = archestra_core::identity::Client { consumers: [consumers[0]].into(), ..machine.clone() };
+    commit(&door, &store, IdentityChanges::new().put(fewer, Expect::Any)).await;
+    assert_eq!(enter(&here.0).await.unwrap_err(), AuthError::Invalid);
+    enter(&access).await.unwrap();
+    commit(&door, &store, IdentityChanges::new().delete(machine.id, Expect::Any)).await;
+    assert_eq!(enter(&access).await.unwrap_err(), AuthError::Invalid);
+}
+
+#[tokio::test]
+async fn tokens_and_clients_that_come_and_go_do_not_send_everybody_to_the_store() {
+    let store = Arc::new(Faulty::new(Arc::new(MemoryIdentity::default())));
+    let user = fixtures::user("a@example.com");
+    let (plain, token) = fixtures::token("mine", TokenOwner::User(user.id));
+    store.commit(IdentityChanges::new().create(user.clone()).create(token.clone())).await.unwrap();
+    let door = door(&store);
+    let map = headers(&format!("Bearer {}", plain.expose()));
+    door.authenticate(&map).await.unwrap();
+    // Ids that fall into a group with the caller's have the caller looked up, which does no harm: others are taken here.
+    let apart = |id: &uuid::Uuid| {
+        let end = |id: &uuid::Uuid| id.as_u128() % 4096;
+        [token.id.as_uuid(), user.id.as_uuid()].iter().all(|own| end(own) != end(id))
+    };
+    let client = std::iter::repeat_with(|| fixtures::client("app")).find(|client| apart(client.id.as_uuid())).unwrap();
+    let (_, grant) = fixtures::grant(&user, &client, ConsumerId::new());
+    let access = std::iter::repeat_with(|| fixtures::access_token(&grant).1).find(|token| apart(token.id.as_uuid()));
+    let access = access.unwrap();
+    let consent = fixtures::consent(&user, &client, grant.consumer);
+    let changes = IdentityChanges::new().create(client.clone()).create(grant).create(access).create(consent);
+    commit(&door, &store, changes).await;
+    commit(&door, &store, IdentityChanges::new().delete(client.id, Expect::Any)).await;
+    let before = store.faults().calls();
+    door.authenticate(&map).await.unwrap();
+    assert_eq!(store.faults().calls(), before, "the caller is still known");
+
+    let renamed = archestra_core::identity::User { role: RoleName("admin".into()), ..user };
+    commit(&door, &store, IdentityChanges::new().put(renamed, Expect::Any)).await;
+    let who = door.authenticate(&map).await.unwrap().principal;
+    assert!(who.permissions.include(&RoleName("admin".into()).built_in().unwrap()), "a change of the user is seen");
 }
 
 #[tokio::test]
