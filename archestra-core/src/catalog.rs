@@ -19,7 +19,7 @@ pub use entry::{Entry, EntrySpec, RemoteServer, Scope, Server, ToolConcurrency};
 pub use env::{EnvVar, FieldType};
 pub use label::Labels;
 pub use reinstall::{FixedSecrets, Reinstall, ReinstallReason, reinstall};
-pub use self_hosted::{PullSecret, SelfHosted, Transport};
+pub use self_hosted::{EnvFrom, EnvFromKind, PullSecret, SelfHosted, Transport};
 pub use store::{CatalogChanges, CatalogStore, CatalogStoreExt, Document, Kind, Lookup, Query, Record, RecordKey};
 pub use value::{FixedValue, Given, Scalar};
 

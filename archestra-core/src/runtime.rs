@@ -20,7 +20,7 @@ pub use workload::{
 
 use crate::{
     Finding, Result,
-    catalog::{EnvVar, Scope},
+    catalog::{EnvFrom, Scope, SelfHosted},
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -38,6 +38,8 @@ pub struct RuntimeCapabilities {
     pub commands: bool,
     /// Pulls with secrets.
     pub pull_secrets: bool,
+    /// Takes variables from Secrets and ConfigMaps of the cluster.
+    pub env_from: bool,
     /// Takes deployment YAML.
     pub overrides: bool,
     /// Mounts secrets as files.
@@ -117,12 +119,12 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// The deployment YAML of an entry whose variables were `before` and are `after`, without what it says of those whose
-    /// definition changed or went. No I/O.
+    /// The deployment YAML of an entry that was `before` and is `after`, without what it says of variables, and of what variables
+    /// come from, whose definition changed or went. No I/O.
     ///
     /// # Errors
     /// [`Invalid`](crate::Error::Invalid) when that cannot be taken out of the document, with where it is.
-    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
+    fn sync_overrides(&self, yaml: &str, before: &SelfHosted, after: &SelfHosted) -> Result<String> {
         _ = (before, after);
         Ok(yaml.to_owned())
     }
@@ -153,6 +155,16 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 
     /// The image pull secrets that exist and that this scope may use.
     async fn pull_secrets(&self, who: &Scope) -> Result<Vec<PullSecret>>;
+
+    /// What of this variables may not come from, for this scope: its place in the list, and a finding about its `name`, which does
+    /// not tell what is missing from what is somebody else's. [`apply`](Self::apply) refuses the same for the workload's own team.
+    ///
+    /// # Errors
+    /// It could not be asked.
+    async fn unknown_sources(&self, who: &Scope, sources: &[EnvFrom]) -> Result<Vec<(usize, Finding)>> {
+        _ = (who, sources);
+        Ok(Vec::new())
+    }
 
     /// Everything that exists and is ours.
     async fn list(&self) -> Result<Vec<WorkloadSummary>>;

@@ -12,6 +12,7 @@ mod process {
 
 use archestra_core::{
     Error, ErrorKind,
+    catalog::{EnvFrom, EnvFromKind},
     runtime::{
         Connection, EnvValue, LogOptions, LogSource, Phase, Runtime, WorkloadEnv, WorkloadEvent, WorkloadTransport,
         process::{Backoff, ProcessRuntime},
@@ -356,12 +357,15 @@ async fn what_cannot_be_honoured_is_refused_with_the_field() {
     work.spec.image = Some("image:1".to_owned());
     work.spec.command.clear();
     work.spec.deployment_yaml = Some("spec: {}".to_owned());
+    let source = EnvFrom { kind: EnvFromKind::ConfigMap, name: "settings".to_owned(), prefix: None };
+    work.spec.env_from = vec![source];
     work.spec.run_as_user = Some(0);
     work.spec.env.push(WorkloadEnv { name: "KEY".to_owned(), value: EnvValue::Mounted("k".to_owned()) });
     let fields: Vec<String> = runtime.validate(&work.spec).into_iter().map(|finding| finding.field).collect();
     assert_eq!(
         fields,
-        ["image", "command", "deploymentYaml", "runAsUser", "env[0].mount"].map(|field| format!("selfHosted.{field}"))
+        ["image", "command", "envFrom", "deploymentYaml", "runAsUser", "env[0].mount"]
+            .map(|field| format!("selfHosted.{field}"))
     );
     runtime.shutdown().await;
     assert_eq!(runtime.apply(&workload(&place, "mode=mcp")).await.unwrap_err().kind(), ErrorKind::Unavailable);

@@ -2,6 +2,7 @@
 
 use crate::peers::Peers;
 use archestra_core::{
+    catalog::EnvFromKind,
     runtime::stdio::MultiplexerOptions,
     secret::{Derived, SecretValue},
 };
@@ -192,6 +193,9 @@ impl FromStr for ImagePullPolicy {
     }
 }
 
+/// The ConfigMap that Kubernetes itself puts into every namespace.
+const CLUSTER_CERTIFICATES: &str = "kube-root-ca.crt";
+
 /// What entries may relax of the way pods are locked down. The default: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OverridePolicy {
@@ -201,9 +205,11 @@ pub struct OverridePolicy {
     pub service_accounts: BTreeSet<String>,
     /// Pull secrets that deployment YAML may name beside those the workload itself lists.
     pub pull_secrets: BTreeSet<String>,
-    /// Secrets of the workloads' namespace that deployment YAML may read, in variables and in volumes, beside the workload's
-    /// own. None by default. Those of other workloads are refused even if they are named here.
+    /// Secrets of the workloads' namespace that entries may name, in `envFrom` and in deployment YAML, beside the workload's own
+    /// and those that are opted in by a label. None by default. Those of other workloads are refused even if they are named here.
     pub secrets: BTreeSet<String>,
+    /// ConfigMaps of the workloads' namespace, likewise. The cluster's own certificates, `kube-root-ca.crt`, are everybody's.
+    pub config_maps: BTreeSet<String>,
 }
 
 impl OverridePolicy {
@@ -211,6 +217,15 @@ impl OverridePolicy {
     #[must_use]
     pub fn allows(&self, what: Relaxation) -> bool {
         self.allow.contains(&what)
+    }
+
+    /// Whether every workload may read the object of this name.
+    #[must_use]
+    pub fn may_read(&self, kind: EnvFromKind, name: &str) -> bool {
+        match kind {
+            EnvFromKind::Secret => self.secrets.contains(name),
+            EnvFromKind::ConfigMap => name == CLUSTER_CERTIFICATES || self.config_maps.contains(name),
+        }
     }
 }
 

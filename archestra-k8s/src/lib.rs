@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 mod compat;
 mod config;
+mod env_from;
 mod error;
 mod gc;
 mod logs;
@@ -45,7 +46,7 @@ pub use config::{
     Relaxation,
 };
 pub use manifest::preview;
-pub use overrides::sync_env;
+pub use overrides::sync_overrides;
 pub use peers::Peers;
 pub use runtime::KubernetesRuntime;
 pub use validate::findings;

@@ -19,6 +19,8 @@ pub(crate) const INSTANCE: &str = "archestra.dev/instance";
 pub(crate) const TEAM: &str = "archestra.dev/team";
 /// The label, with the value [`YES`], of image pull secrets that may be chosen for workloads.
 pub(crate) const PULL_SECRET: &str = "archestra.dev/pull-secret";
+/// The label, with the value [`YES`], of Secrets and ConfigMaps that variables of workloads may come from.
+pub(crate) const ENV_FROM: &str = "archestra.dev/env-from";
 /// The value of labels and annotations that are there or not.
 pub(crate) const YES: &str = "true";
 

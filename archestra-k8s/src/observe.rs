@@ -11,7 +11,7 @@ mod words;
 
 pub(crate) use parts::Part;
 
-use crate::names::Wiring;
+use crate::names::{self, Wiring};
 use archestra_core::{
     Result,
     runtime::{WorkloadEvent, WorkloadId, WorkloadSummary},
@@ -26,6 +26,7 @@ use k8s_openapi::api::{
 };
 use kube::Client;
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -189,7 +190,12 @@ impl Observer {
             }
             if let Some(ended) = asks {
                 let wiring = store.deployment(&id).and_then(|found| Wiring::of(&found.metadata));
-                asked.push(words::Request { workload: id, ended, speaks: wiring == Some(Wiring::Attach) });
+                // Its own, though the pod may not read it any more.
+                let mut secrets = BTreeSet::from([names::object(&id)]);
+                let pod = store.pods(&id).find(|pod| view::uid(&pod.metadata) == ended.uid);
+                secrets.extend(pod.into_iter().flat_map(|pod| view::secrets_of(pod)));
+                let speaks = wiring == Some(Wiring::Attach);
+                asked.push(words::Request { workload: id, ended, speaks, secrets });
             }
         }
         for request in asked {

@@ -12,7 +12,7 @@ mod sync;
 
 pub(crate) use placed::placed;
 pub(crate) use placeholder::Values;
-pub use sync::sync_env;
+pub use sync::sync_overrides;
 
 use crate::{
     manifest::{Command, Context},

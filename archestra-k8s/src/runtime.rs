@@ -7,7 +7,7 @@ use crate::{
     check,
     cluster::Cluster,
     config::KubernetesConfig,
-    gc, logs,
+    env_from, gc, logs,
     manifest::{self, Variables},
     overrides,
     platform::Platform,
@@ -20,7 +20,7 @@ use crate::{
 };
 use archestra_core::{
     Error, Finding, Result,
-    catalog::{EnvVar, Scope},
+    catalog::{EnvFrom, Scope, SelfHosted},
     runtime::{
         Applied, Connection, LogLine, LogOptions, Manifest, PullSecret, RequestCount, Runtime, RuntimeCapabilities,
         Workload, WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary, scheduling::Scheduling,
@@ -161,6 +161,7 @@ impl Runtime for KubernetesRuntime {
             images: true,
             commands: true,
             pull_secrets: true,
+            env_from: true,
             overrides: true,
             mounts: true,
             isolation: true,
@@ -179,8 +180,8 @@ impl Runtime for KubernetesRuntime {
         Box::pin(check::check(&self.cluster, &self.home(workload)?, workload)).await
     }
 
-    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
-        overrides::sync_env(yaml, before, after)
+    fn sync_overrides(&self, yaml: &str, before: &SelfHosted, after: &SelfHosted) -> Result<String> {
+        overrides::sync_overrides(yaml, before, after)
     }
 
     async fn render(&self, workload: &Workload) -> Result<Manifest> {
@@ -194,6 +195,12 @@ impl Runtime for KubernetesRuntime {
             return Err(Error::Invalid(findings));
         }
         let area = self.areas.get(&self.home(&workload.spec)?);
+        let (namespace, who) = (&area.namespace, env_from::scope_of(&workload.spec));
+        let unknown = env_from::unknown(&self.cluster, namespace, &who, &workload.spec.env_from).await?;
+        if !unknown.is_empty() {
+            let placed = |(n, finding): (usize, Finding)| finding.under(&format!("selfHosted.envFrom[{n}]"));
+            return Err(Error::Invalid(unknown.into_iter().map(placed).collect()));
+        }
         area.observer.synced().await?;
         let _turn = self.turns.take(&workload.id).await;
         let token = area.reach.known_token(&workload.id);
@@ -250,6 +257,10 @@ impl Runtime for KubernetesRuntime {
 
     async fn pull_secrets(&self, who: &Scope) -> Result<Vec<PullSecret>> {
         pull_secrets::pull_secrets(&self.cluster, who).await
+    }
+
+    async fn unknown_sources(&self, who: &Scope, sources: &[EnvFrom]) -> Result<Vec<(usize, Finding)>> {
+        env_from::unknown(&self.cluster, &self.cluster.config.namespace, who, sources).await
     }
 
     async fn list(&self) -> Result<Vec<WorkloadSummary>> {

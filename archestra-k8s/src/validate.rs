@@ -5,10 +5,12 @@ pub(crate) mod image;
 use crate::{
     config::{KubernetesConfig, Relaxation},
     manifest::{self, Context, Variables},
+    names,
     platform::Platform,
 };
 use archestra_core::{
     Error, Finding,
+    catalog::EnvFrom,
     runtime::{
         EnvValue, RevisionNumber, Workload, WorkloadEnv, WorkloadId, WorkloadPullSecret, WorkloadSpec,
         WorkloadTransport,
@@ -83,6 +85,7 @@ pub(crate) fn of_spec(spec: &WorkloadSpec, config: &KubernetesConfig) -> Vec<Fin
     findings.image(spec);
     findings.command(spec);
     findings.environment(&spec.env);
+    findings.sources(&spec.env_from);
     findings.transport(&spec.transport);
     findings.pull_secrets(&spec.pull_secrets);
     findings.user(spec.run_as_user, config);
@@ -179,6 +182,24 @@ impl Findings {
         }
     }
 
+    fn sources(&mut self, sources: &[EnvFrom]) {
+        for (n, EnvFrom { kind, name, prefix }) in sources.iter().enumerate() {
+            let at = format!("envFrom[{n}]");
+            if !is_subdomain(name) {
+                let remedy = format!("use the name of a {} of the workloads' namespace", kind.label());
+                self.add(format!("{at}.name"), format!("Invalid value: {name:?}: {SUBDOMAIN}"), remedy);
+            } else if names::is_of_workload(name) {
+                let reason =
+                    format!("Forbidden: the {} {name:?} belongs to a workload, or to the platform", kind.label());
+                self.add(format!("{at}.name"), reason, "name another");
+            }
+            if let Some(prefix) = prefix.as_deref().filter(|prefix| !is_identifier(prefix)) {
+                let remedy = "start with a letter or '_', then letters, digits and '_', or leave it out";
+                self.add(format!("{at}.prefix"), format!("Invalid value: {prefix:?}: {C_IDENTIFIER}"), remedy);
+            }
+        }
+    }
+
     fn transport(&mut self, transport: &WorkloadTransport) {
         let WorkloadTransport::StreamableHttp { port, path } = transport else { return };
         if *port == Some(0) {
@@ -265,7 +286,8 @@ fn is_label(text: &str) -> bool {
         && text.chars().all(|c| edge(c) || c == '-')
 }
 
-fn is_subdomain(text: &str) -> bool {
+/// Whether an object may have this name.
+pub(crate) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253
         && text.split('.').all(|label| !label.is_empty() && label.len() <= 253 && is_subdomain_label(label))
 }

@@ -6,6 +6,7 @@ mod fake_cluster {
     mod apply;
     mod check;
     mod drift;
+    mod env_from;
     mod faults;
     mod help;
     mod instances;

@@ -8,6 +8,7 @@ mod real_cluster {
     mod access;
     mod adoption;
     mod drift;
+    mod env_from;
     mod leftovers;
     mod objects;
     mod peers;

@@ -114,6 +114,7 @@ pub(crate) fn decide(
     config.policy.allow.extend(flags.workload_allow.iter().flatten().copied());
     config.policy.service_accounts.extend(flags.workload_service_accounts.iter().flatten().cloned());
     config.policy.secrets.extend(flags.workload_secrets.iter().flatten().cloned());
+    config.policy.config_maps.extend(flags.workload_secrets.iter().flatten().cloned());
     config.policy.pull_secrets.extend(flags.workload_pull_secrets.iter().flatten().cloned());
     decide_network(&flags.network, &mut config);
     Ok(config)
@@ -268,6 +269,7 @@ mod tests {
         assert!(policy.allows(Relaxation::Volumes) && policy.allows(Relaxation::Labels));
         assert!(!policy.allows(Relaxation::HostPath));
         assert_eq!(policy.secrets, BTreeSet::from(["shared".to_owned()]));
+        assert_eq!(policy.config_maps, policy.secrets, "one list names what entries may read");
         assert_eq!(policy.pull_secrets, BTreeSet::from(["regcred".to_owned()]));
     }
 

@@ -3,9 +3,10 @@
 
 use archestra_core::{
     Error,
+    catalog::SelfHosted,
     runtime::{EnvValue, RevisionNumber, Workload, WorkloadEnv, WorkloadSpec, WorkloadTransport},
 };
-use archestra_k8s::{KubernetesConfig, findings, preview, sync_env};
+use archestra_k8s::{KubernetesConfig, findings, preview, sync_overrides};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,7 +32,8 @@ fuzz_target!(|text: &str| {
         Err(error) => panic!("{error}"),
     }
     // Nothing changed, so nothing changes.
-    if let Ok(synced) = sync_env(text, &[], &[]) {
+    let entry = SelfHosted::default();
+    if let Ok(synced) = sync_overrides(text, &entry, &entry) {
         assert_eq!(synced, text);
     }
 });
@@ -51,6 +53,7 @@ fn workload(yaml: &str) -> Workload {
                 env("KEY", EnvValue::Secret("KEY".to_owned())),
                 env("FILE", EnvValue::Mounted("FILE".to_owned())),
             ],
+            env_from: Vec::new(),
             transport: WorkloadTransport::Stdio,
             exclusive: false,
             pull_secrets: Vec::new(),

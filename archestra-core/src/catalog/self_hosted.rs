@@ -1,4 +1,5 @@
-//! Self-hosted servers: image, command, arguments, transport, environment, pull secrets and deployment overrides.
+//! Self-hosted servers: image, command, arguments, transport, environment and where it comes from, pull secrets and deployment
+//! overrides.
 
 use super::{
     EnvVar, FixedValue,
@@ -43,6 +44,10 @@ pub struct SelfHosted {
     /// Its environment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
+    /// Secrets and ConfigMaps of the cluster whose entries become variables too, as far as an operator opted them in. What `env`
+    /// says wins over them, and later ones over earlier ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
     /// Secrets for pulling the image.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub image_pull_secrets: Vec<PullSecret>,
@@ -55,6 +60,43 @@ pub struct SelfHosted {
     /// A Kubernetes Deployment, or a strategic merge patch for the generated one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment_yaml: Option<String>,
+}
+
+/// What kind of object variables come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum EnvFromKind {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+}
+
+impl EnvFromKind {
+    /// Kubernetes' own word.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
+}
+
+/// An object of the cluster, in the namespace of the workload, whose entries become variables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvFrom {
+    /// Its kind.
+    #[serde(rename = "type")]
+    pub kind: EnvFromKind,
+    /// Its name.
+    pub name: String,
+    /// What the names of its variables begin with, before the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
 }
 
 /// A secret for pulling images: one that is in the cluster, or credentials from which one is made.

@@ -15,6 +15,7 @@ const EXAMPLES: &str = r#"
     env:
     - {name: LOG_LEVEL, value: info}
     - {name: API_KEY, secret: true, prompt: true, required: true}
+    envFrom: [{type: secret, name: shared-keys}, {type: configMap, name: settings, prefix: APP_}]
     imagePullSecrets: [{existing: regcred}, {server: registry.example.com, username: u, password: {stored: true}}]
     deploymentYaml: |
       spec: {template: {spec: {nodeSelector: {disk: ssd}}}}
@@ -229,6 +230,9 @@ fn unknown_fields_are_refused_everywhere() {
         ("remote", json!({"remote": {"url": "https://a.example", "extra": 1}})),
         ("self-hosted", hosted(json!({"extra": 1}))),
         ("env", hosted(json!({"env": [{"name": "A", "extra": 1}]}))),
+        ("kind of source", hosted(json!({"envFrom": [{"type": "file", "name": "a"}]}))),
+        ("source", hosted(json!({"envFrom": [{"type": "secret", "name": "a", "optional": true}]}))),
+        ("no kind", hosted(json!({"envFrom": [{"name": "a"}]}))),
         ("existing", hosted(json!({"imagePullSecrets": [{"existing": "a", "extra": 1}]}))),
         ("both", hosted(json!({"imagePullSecrets": [{"existing": "a", "server": "s", "username": "u"}]}))),
         ("credentials", hosted(json!({"imagePullSecrets": [{"server": "s", "username": "u", "extra": 1}]}))),

@@ -227,6 +227,7 @@ impl Runtime for ProcessRuntime {
             images: false,
             commands: true,
             pull_secrets: false,
+            env_from: false,
             overrides: false,
             mounts: false,
             isolation: false,

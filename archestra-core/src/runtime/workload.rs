@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Result,
+    catalog::EnvFrom,
     id::{EntryId, InstallationId, RevisionId, UserId},
     secret::{SecretRef, SecretValue},
 };
@@ -157,6 +158,9 @@ pub struct WorkloadSpec {
     /// Its environment, in order.
     #[serde(default)]
     pub env: Vec<WorkloadEnv>,
+    /// Objects of the cluster whose entries become variables too, in order. What `env` says wins over them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFrom>,
     /// How it is talked to.
     pub transport: WorkloadTransport,
     /// Whether one session at a time has the process.

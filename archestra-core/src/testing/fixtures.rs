@@ -193,6 +193,7 @@ pub fn workload_spec(name: &str, command: &[&str]) -> WorkloadSpec {
         command: command.iter().map(|&part| part.to_owned()).collect(),
         args: Vec::new(),
         env: Vec::new(),
+        env_from: Vec::new(),
         transport: WorkloadTransport::Stdio,
         exclusive: false,
         pull_secrets: Vec::new(),

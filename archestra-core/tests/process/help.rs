@@ -158,6 +158,7 @@ pub(crate) fn workload(place: &Place, mode: &str) -> Workload {
         command: vec![std::env::current_exe().unwrap().to_str().unwrap().to_owned()],
         args: FIXTURE.into_iter().chain([mode]).map(str::to_owned).collect(),
         env: Vec::new(),
+        env_from: Vec::new(),
         transport: WorkloadTransport::Stdio,
         exclusive: false,
         pull_secrets: Vec::new(),

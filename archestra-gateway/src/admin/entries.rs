@@ -5,7 +5,7 @@ use super::{
     access::{may_change, require, sees},
     body::{self, ANSWER_ONLY, Document, take_version},
     caller::{Precondition, Who, as_asked, audited},
-    hosting::{may_host, may_pull},
+    hosting::{may_host, may_name},
     page::{Listed, PageParams, Params, Resource, collect, cut},
     refs::{Named, ScopeRef},
     resolve::Directory,
@@ -149,7 +149,7 @@ async fn create(State(state): State<AdminState>, who: Who, body: Document) -> Re
     };
     may_change(&who, On::Entry, Action::Create, &scope, "creating this entry")?;
     may_host(&state, &who, &write.spec)?;
-    may_pull(&state, &who, &write.spec, None).await?;
+    may_name(&state, &who, &write.spec, None).await?;
     let subject = format!("entry {}", write.spec.name);
     let draft = draft(&who, write.spec, scope);
     let lifecycle = state.lifecycle.clone();
@@ -192,7 +192,7 @@ async fn replace(
     };
     may_change(&who, On::Entry, Action::Update, &scope, "giving an entry this scope")?;
     may_host(&state, &who, &write.spec)?;
-    may_pull(&state, &who, &write.spec, Some(&before.value.spec)).await?;
+    may_name(&state, &who, &write.spec, Some(&before.value.spec)).await?;
     let (id, expect) = (before.value.id, before.expect());
     let draft = draft(&who, write.spec, scope);
     let lifecycle = state.lifecycle.clone();

@@ -1,13 +1,19 @@
-//! What self-hosting adds to the API: who may save what, which pull secrets there are, and what a runtime would make of it.
+//! What self-hosting adds to the API: who may save and name what, which pull secrets there are, and what a runtime would make of
+//! it.
 
 use super::{
-    AdminState, Problem, access::require, body::Document, caller::Who, entries::EntryWrite, installations::readable,
+    AdminState, Problem,
+    access::require,
+    body::Document,
+    caller::Who,
+    entries::EntryWrite,
+    installations::readable,
     page::{Listed, PageParams, Params, cut},
 };
 use crate::lifecycle::WorkloadPreview;
 use archestra_core::{
-    Finding,
-    catalog::{EntrySpec, PullSecret as Chosen, Scope},
+    Finding, Validate as _,
+    catalog::{EntrySpec, EnvFrom, PullSecret as Chosen, Scope},
     identity::{Action, Permission, Resource as On},
     runtime::{Manifest, PullSecret},
 };
@@ -94,14 +100,18 @@ impl From<Manifest> for ManifestView {
     }
 }
 
-/// Those that the caller's teams may use; all of them for whoever may change every entry.
+/// Those that the caller may use.
 async fn visible(state: &AdminState, who: &Who) -> Result<Vec<PullSecret>, Problem> {
-    let scope = if who.permissions.allow(On::Entry, Action::Admin) {
+    Ok(state.lifecycle.pull_secrets(&scope_of(who)).await?)
+}
+
+/// What the caller's teams may use; everything for whoever may change every entry.
+fn scope_of(who: &Who) -> Scope {
+    if who.permissions.allow(On::Entry, Action::Admin) {
         Scope::Organization
     } else {
         Scope::Teams(who.teams.iter().copied().collect())
-    };
-    Ok(state.lifecycle.pull_secrets(&scope).await?)
+    }
 }
 
 /// A runtime that isolates nothing runs what an entry says as our own user: only admins may say it.
@@ -117,25 +127,37 @@ pub(crate) fn may_host(state: &AdminState, who: &Who, spec: &EntrySpec) -> Resul
     Err(Problem::forbidden(Permission(On::Entry, Action::Admin), what))
 }
 
-/// Refuses pull secrets that the caller may not use, unless the entry names them already.
+/// Refuses pull secrets, and Secrets and ConfigMaps that variables come from, that the caller may not use, unless the entry names
+/// them already.
 ///
 /// # Errors
-/// A finding per secret, or what the runtime answered.
-pub(crate) async fn may_pull(
+/// A finding for each, or what the runtime answered.
+pub(crate) async fn may_name(
     state: &AdminState,
     who: &Who,
     spec: &EntrySpec,
     before: Option<&EntrySpec>,
 ) -> Result<(), Problem> {
+    let mut findings = unknown_pull_secrets(state, who, spec, before).await?;
+    findings.extend(unknown_sources(state, who, spec, before).await?);
+    if findings.is_empty() { Ok(()) } else { Err(Problem::invalid(findings)) }
+}
+
+async fn unknown_pull_secrets(
+    state: &AdminState,
+    who: &Who,
+    spec: &EntrySpec,
+    before: Option<&EntrySpec>,
+) -> Result<Vec<Finding>, Problem> {
     let pulls = state.runtime.as_ref().is_some_and(|runtime| runtime.capabilities().pull_secrets);
     let kept: BTreeSet<&str> = before.into_iter().flat_map(named).map(|(_, name)| name).collect();
     let chosen: Vec<_> = named(spec).filter(|(_, name)| !kept.contains(name)).collect();
     if !pulls || chosen.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let known: BTreeSet<String> = visible(state, who).await?.into_iter().map(|secret| secret.name).collect();
     let unknown = chosen.into_iter().filter(|(_, name)| !known.contains(*name));
-    let findings: Vec<_> = unknown
+    Ok(unknown
         .map(|(n, name)| {
             Finding::new(
                 format!("selfHosted.imagePullSecrets[{n}].existing"),
@@ -143,8 +165,33 @@ pub(crate) async fn may_pull(
                 "name one that `GET /api/v1/pull-secrets` lists; an operator adds one by labelling a kubernetes.io/dockerconfigjson secret `archestra.dev/pull-secret: \"true\"`",
             )
         })
-        .collect();
-    if findings.is_empty() { Ok(()) } else { Err(Problem::invalid(findings)) }
+        .collect())
+}
+
+async fn unknown_sources(
+    state: &AdminState,
+    who: &Who,
+    spec: &EntrySpec,
+    before: Option<&EntrySpec>,
+) -> Result<Vec<Finding>, Problem> {
+    let kept: BTreeSet<_> = before.into_iter().flat_map(sources).map(|source| (source.kind, &source.name)).collect();
+    let (places, chosen): (Vec<_>, Vec<_>) =
+        sources(spec).cloned().enumerate().filter(|(_, source)| !kept.contains(&(source.kind, &source.name))).unzip();
+    let malformed = spec.findings().iter().any(|finding| finding.field.starts_with("selfHosted.envFrom"));
+    if malformed {
+        // Saving says what is wrong with it.
+        return Ok(Vec::new());
+    }
+    let unknown = state.lifecycle.unknown_sources(&scope_of(who), &chosen).await?;
+    let placed = |(n, finding): (usize, Finding)| {
+        let at = places.get(n).map(|place| format!("selfHosted.envFrom[{place}]"));
+        finding.under(&at.unwrap_or_else(|| "selfHosted.envFrom".to_owned()))
+    };
+    Ok(unknown.into_iter().map(placed).collect())
+}
+
+fn sources(spec: &EntrySpec) -> impl Iterator<Item = &EnvFrom> {
+    spec.self_hosted.iter().flat_map(|hosted| &hosted.env_from)
 }
 
 /// The existing pull secrets that an entry names, with their positions.

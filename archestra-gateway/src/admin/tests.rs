@@ -10,6 +10,7 @@ mod openapi;
 mod pages;
 mod pruning;
 mod resources;
+mod sources;
 
 use super::*;
 use crate::lifecycle::{Discover, DiscoverError, LifecycleOptions, LifecycleParts};

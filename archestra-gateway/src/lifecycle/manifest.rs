@@ -7,7 +7,7 @@ use super::{
 };
 use archestra_core::{
     Error, Finding, Result, Validate as _,
-    catalog::{EntrySpec, Scope},
+    catalog::{EntrySpec, EnvFrom, Scope},
     id::{EntryId, InstallationId},
     runtime::{Manifest, PullSecret, RevisionNumber, Runtime, Workload, WorkloadId},
     secret::SecretValue,
@@ -113,6 +113,19 @@ impl Lifecycle {
         match self.runtime() {
             Some(runtime) if runtime.capabilities().pull_secrets => {
                 self.within("listing pull secrets", runtime.pull_secrets(who)).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What of this variables may not come from, for somebody with this scope, by its place.
+    ///
+    /// # Errors
+    /// What the runtime answered.
+    pub async fn unknown_sources(&self, who: &Scope, sources: &[EnvFrom]) -> Result<Vec<(usize, Finding)>> {
+        match self.runtime() {
+            Some(runtime) if !sources.is_empty() => {
+                self.within("asking whether variables may come from there", runtime.unknown_sources(who, sources)).await
             }
             _ => Ok(Vec::new()),
         }

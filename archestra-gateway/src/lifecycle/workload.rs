@@ -82,6 +82,7 @@ pub fn build_workload_spec(
         command: hosted.command.clone(),
         args: hosted.args.iter().map(|arg| fill(arg, &plain)).collect(),
         env: hosted.env.iter().filter_map(|var| variable(var, values)).collect(),
+        env_from: hosted.env_from.clone(),
         transport: transport(hosted),
         exclusive: spec.tool_concurrency == ToolConcurrency::Exclusive,
         pull_secrets: hosted.image_pull_secrets.iter().map(pull_secret).collect(),

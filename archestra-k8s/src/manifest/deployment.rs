@@ -6,9 +6,12 @@ use crate::{
     names::{self, BRIDGE_HEALTH_PORT, CONTAINER, HOME_DIRECTORY, MCP_PORT, Wiring},
     platform::Template,
 };
-use archestra_core::runtime::{
-    EnvValue, WorkloadPullSecret, WorkloadTransport,
-    scheduling::{self, Scheduling},
+use archestra_core::{
+    catalog::{EnvFrom, EnvFromKind},
+    runtime::{
+        EnvValue, WorkloadPullSecret, WorkloadTransport,
+        scheduling::{self, Scheduling},
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -109,6 +112,10 @@ fn container(cx: &Context<'_>, wiring: Wiring) -> Value {
         "resources": {"requests": cx.platform.requests, "limits": cx.platform.limits},
         "securityContext": container_security(),
     });
+    let sources = sources(cx);
+    if !sources.is_empty() {
+        container["envFrom"] = sources.into();
+    }
     for (key, texts) in [("command", &spec.command), ("args", &spec.args)] {
         if !texts.is_empty() {
             container[key] = texts.iter().map(|text| fill(text)).collect();
@@ -149,6 +156,22 @@ fn environment(cx: &Context<'_>, fill: impl Fn(&str) -> String) -> Vec<Value> {
         }
     }
     env
+}
+
+/// The objects that variables come from; `env` wins over them.
+pub(super) fn sources(cx: &Context<'_>) -> Vec<Value> {
+    let source = |EnvFrom { kind, name, prefix }: &EnvFrom| {
+        let reference = json!({"name": name});
+        let mut source = match kind {
+            EnvFromKind::Secret => json!({"secretRef": reference}),
+            EnvFromKind::ConfigMap => json!({"configMapRef": reference}),
+        };
+        if let Some(prefix) = prefix {
+            source["prefix"] = prefix.as_str().into();
+        }
+        source
+    };
+    cx.workload.spec.env_from.iter().map(source).collect()
 }
 
 /// A variable whose value is one of the workload's secrets.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{Egress, ImagePullPolicy, NetworkConfig, OverridePolicy, Relaxation};
 use archestra_core::{
+    catalog::{EnvFrom, EnvFromKind},
     runtime::{
         EnvValue, RevisionNumber, WorkloadEnv, WorkloadPullSecret, WorkloadSpec,
         scheduling::{Scheduling, Toleration},
@@ -121,6 +122,37 @@ fn annotation<'a>(desired: &'a Desired, key: &str) -> &'a str {
 #[test]
 fn stdio_runs_behind_the_bridge() {
     assert_snapshot("stdio", &made(stdio()));
+}
+
+#[test]
+fn variables_come_from_objects_too() {
+    let source = |kind, name: &str, prefix: Option<&str>| EnvFrom {
+        kind,
+        name: name.to_owned(),
+        prefix: prefix.map(str::to_owned),
+    };
+    let env_from = vec![
+        source(EnvFromKind::Secret, "shared-keys", None),
+        source(EnvFromKind::ConfigMap, "settings", Some("APP_")),
+    ];
+    let spec = WorkloadSpec { env_from, ..stdio() };
+    assert_snapshot("env_from", &made(spec.clone()));
+
+    // Put back before what a document names, which wins where both have a variable; a document that is a preview changes nothing.
+    let sources = |desired: &Desired| pod(desired)["containers"][0]["envFrom"].clone();
+    let own = sources(&made(spec.clone()));
+    let yaml = "spec: {template: {spec: {containers: [{name: mcp-server, envFrom: [
+      {configMapRef: {name: kube-root-ca.crt}}, {secretRef: {name: shared-keys, optional: true}}]}]}}}";
+    let expected = serde_json::json!([
+        {"configMapRef": {"name": "settings"}, "prefix": "APP_"},
+        {"configMapRef": {"name": "kube-root-ca.crt"}},
+        {"secretRef": {"name": "shared-keys", "optional": true}},
+    ]);
+    assert_eq!(sources(&made(with_yaml(spec.clone(), yaml))), expected);
+    let emptied = "spec: {template: {spec: {containers: [{name: mcp-server, envFrom: null}]}}}";
+    assert_eq!(sources(&made(with_yaml(spec.clone(), emptied))), own);
+    let preview = made(spec.clone()).redacted().documents.pop().unwrap();
+    assert_eq!(sources(&made(with_yaml(spec, &preview))), own);
 }
 
 #[test]
@@ -405,6 +437,7 @@ fn policy_opens_what_the_operator_allows() {
         service_accounts: ["reader".to_owned()].into(),
         pull_secrets: ["other".to_owned()].into(),
         secrets: ["shared".to_owned()].into(),
+        ..OverridePolicy::default()
     };
     let allowed = desired(&workload, &KubernetesConfig { policy, ..config() }, "servers").unwrap();
     assert_eq!(pod(&allowed)["containers"][0]["securityContext"]["privileged"], true);

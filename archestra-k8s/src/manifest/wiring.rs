@@ -206,6 +206,7 @@ fn wire_container(container: &mut Object, cx: &Context<'_>, wiring: Wiring, moun
         }
     }
     wire_environment(container, cx);
+    wire_sources(container, cx);
     match wiring {
         Wiring::Bridge => {
             wrap(container, cx, grace);
@@ -249,6 +250,22 @@ fn wire_environment(container: &mut Object, cx: &Context<'_>) {
             (EnvValue::Secret(key), None) => env.push(deployment::secret_variable(cx, &variable.name, key)),
         }
     }
+}
+
+/// Puts what variables come from back, before what a document names: where both have a variable, the document wins.
+fn wire_sources(container: &mut Object, cx: &Context<'_>) {
+    let same = |one: &Value, other: &Value| {
+        let prefix = |source: &Value| source["prefix"].as_str().unwrap_or_default().to_owned();
+        let names = |kind: &str| one[kind]["name"] == other[kind]["name"];
+        names("secretRef") && names("configMapRef") && prefix(one) == prefix(other)
+    };
+    let wanted = deployment::sources(cx);
+    if wanted.is_empty() {
+        return;
+    }
+    let given = list(container, "envFrom");
+    let missing: Vec<_> = wanted.into_iter().filter(|own| !given.iter().any(|other| same(own, other))).collect();
+    drop(given.splice(0..0, missing));
 }
 
 /// Lets the bridge start the command, and finish calls for as long as the pod has after it was told to end.

@@ -6,6 +6,7 @@ use k8s_openapi::{
     api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use std::collections::BTreeSet;
 
 /// A time of the API as everything else here counts it.
 pub(crate) fn time(time: &Time) -> Option<DateTime<Utc>> {
@@ -79,6 +80,24 @@ pub(crate) fn containers(pod: &Pod) -> &[ContainerStatus] {
 /// What the kubelet says of its init containers.
 pub(crate) fn init_containers(pod: &Pod) -> &[ContainerStatus] {
     pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
+}
+
+/// The names of all Secrets that the pod's containers read, in variables and in files.
+pub(crate) fn secrets_of(pod: &Pod) -> BTreeSet<String> {
+    let Some(spec) = &pod.spec else { return BTreeSet::new() };
+    let containers = || spec.init_containers.iter().flatten().chain(&spec.containers);
+    let variables = containers()
+        .flat_map(|container| container.env.iter().flatten())
+        .filter_map(|variable| Some(&variable.value_from.as_ref()?.secret_key_ref.as_ref()?.name));
+    let sources = containers()
+        .flat_map(|container| container.env_from.iter().flatten())
+        .filter_map(|source| Some(&source.secret_ref.as_ref()?.name));
+    let volumes = || spec.volumes.iter().flatten();
+    let mounted = volumes().filter_map(|volume| volume.secret.as_ref()?.secret_name.as_ref());
+    let projected = volumes()
+        .flat_map(|volume| volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten()))
+        .filter_map(|source| Some(&source.secret.as_ref()?.name));
+    variables.chain(sources).chain(projected).chain(mounted).cloned().collect()
 }
 
 /// When the container that runs now was started.

@@ -1,7 +1,7 @@
 //! The last words of containers that ended: fetched once, few, and without the secrets the server was given.
 
 use super::{Observer, derive::Ended};
-use crate::{logs::is_protocol, names};
+use crate::logs::is_protocol;
 use archestra_core::{
     runtime::WorkloadId,
     secret::{SecretValue, redact},
@@ -9,7 +9,7 @@ use archestra_core::{
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, Client, api::LogParams};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,8 @@ pub(super) struct Request {
     pub(super) ended: Ended,
     /// Whether its standard output is the protocol.
     pub(super) speaks: bool,
+    /// The Secrets that its pod reads.
+    pub(super) secrets: BTreeSet<String>,
 }
 
 /// Fetches until `stop`.
@@ -56,7 +58,7 @@ pub(super) async fn run(
 }
 
 async fn fetch(client: &Client, namespace: &str, request: Request) -> (Ended, Option<String>) {
-    let Request { workload, ended, speaks } = request;
+    let Request { workload, ended, speaks, secrets: names } = request;
     let read = async {
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
@@ -69,8 +71,11 @@ async fn fetch(client: &Client, namespace: &str, request: Request) -> (Ended, Op
         };
         let log = pods.logs(&ended.pod, &params).await?;
         // What it was given is not known here, and without that its words are not fit to be shown.
-        let given = secrets.get_opt(&names::object(&workload)).await?;
-        Ok::<_, kube::Error>(shown(&log, &values(given.unwrap_or_default()), speaks))
+        let mut given = Vec::new();
+        for name in &names {
+            given.extend(secrets.get_opt(name).await?.map(values).unwrap_or_default());
+        }
+        Ok::<_, kube::Error>(shown(&log, &given, speaks))
     };
     let words = match timeout(LIMIT, read).await {
         Ok(Ok(words)) => Some(words),

@@ -305,10 +305,14 @@ impl Check<'_> {
             });
         });
         self.each(container, "env", |check, variable| {
-            check.inside(variable, "valueFrom", |check, source| check.secret_in(source, "secretKeyRef"));
+            check.inside(variable, "valueFrom", |check, source| {
+                check.secret_in(source, "secretKeyRef");
+                check.config_map_in(source, "configMapKeyRef");
+            });
         });
         self.each(container, "envFrom", |check, source| {
             check.secret_in(source, "secretRef");
+            check.config_map_in(source, "configMapRef");
         });
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::{config::KubernetesConfig, manifest, validate};
 use archestra_core::{
     Error,
+    catalog::{EnvFrom, EnvFromKind},
     runtime::{EnvValue, Manifest, WorkloadEnv, WorkloadSpec},
     testing::fixtures::{workload, workload_spec},
 };
@@ -287,42 +288,65 @@ fn secrets_stay_wired_and_references_that_lead_nowhere_go() {
 spec: {template: {spec: {containers: [{name: mcp-server, env: [
   {name: KEY, value: overridden},
   {name: GONE, valueFrom: {secretKeyRef: {name: '${archestra.secret_name}', key: GONE}}},
-  {name: OTHER, valueFrom: {configMapKeyRef: {name: operators-own, key: k}}}]}]}}}
+  {name: OTHER, valueFrom: {configMapKeyRef: {name: kube-root-ca.crt, key: ca.crt}}}]}]}}}
 ");
     let env = pod["containers"][0]["env"].as_array().unwrap();
     let of = |name: &str| env.iter().find(|one| one["name"] == name);
     assert_eq!(of("KEY").unwrap()["valueFrom"]["secretKeyRef"]["key"], "KEY");
     assert_eq!(of("KEY").unwrap()["value"], Value::Null);
     assert_eq!(of("GONE"), None);
-    assert_eq!(of("OTHER").unwrap()["valueFrom"]["configMapKeyRef"]["name"], "operators-own");
+    assert_eq!(of("OTHER").unwrap()["valueFrom"]["configMapKeyRef"]["name"], "kube-root-ca.crt");
+}
+
+/// Every way in which a document reads an object of this kind.
+fn readings(kind: EnvFromKind, name: &str) -> [String; 5] {
+    let pod = |text: &str| format!("spec:\n  template:\n    spec:\n      {text}\n");
+    let (key, whole, volume, field) = match kind {
+        EnvFromKind::Secret => ("secretKeyRef", "secretRef", "secret", "secretName"),
+        EnvFromKind::ConfigMap => ("configMapKeyRef", "configMapRef", "configMap", "name"),
+    };
+    [
+        pod(&format!(
+            "containers: [{{name: mcp-server, env: [{{name: X, valueFrom: {{{key}: {{name: {name}, key: k}}}}}}]}}]"
+        )),
+        pod(&format!("containers: [{{name: mcp-server, envFrom: [{{{whole}: {{name: {name}}}}}]}}]")),
+        pod(&format!("initContainers: [{{name: i, image: x, envFrom: [{{{whole}: {{name: {name}}}}}]}}]")),
+        pod(&format!("volumes: [{{name: v, {volume}: {{{field}: {name}}}}}]")),
+        pod(&format!("volumes: [{{name: v, projected: {{sources: [{{{volume}: {{name: {name}}}}}]}}}}]")),
+    ]
 }
 
 #[test]
-fn secrets_are_read_where_the_operator_names_them() {
+fn secrets_and_config_maps_are_read_where_the_operator_names_them() {
     let another = "mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607";
-    let yamls = |name: &str| {
-        let pod = |text: &str| format!("spec:\n  template:\n    spec:\n      {text}\n");
-        [
-            pod(&format!(
-                "containers: [{{name: mcp-server, env: [{{name: X, valueFrom: {{secretKeyRef: {{name: {name}, key: k}}}}}}]}}]"
-            )),
-            pod(&format!("containers: [{{name: mcp-server, envFrom: [{{secretRef: {{name: {name}}}}}]}}]")),
-            pod(&format!("initContainers: [{{name: i, image: x, envFrom: [{{secretRef: {{name: {name}}}}}]}}]")),
-            pod(&format!("volumes: [{{name: v, secret: {{secretName: {name}}}}}]")),
-            pod(&format!("volumes: [{{name: v, projected: {{sources: [{{secret: {{name: {name}}}}}]}}}}]")),
-        ]
-    };
+    let names = || ["operators-own".to_owned(), another.to_owned()];
     let mut config = KubernetesConfig::default();
-    config.policy.secrets.extend(["operators-own".to_owned(), another.to_owned()]);
-    for yaml in yamls("operators-own") {
-        assert_refused(&yaml, &["line 4", "\"operators-own\" is not this workload's", "--workload-secrets"]);
-        assert_eq!(validate::findings(&spec(&yaml), &config), [], "{yaml}");
+    config.policy.secrets.extend(names());
+    config.policy.config_maps.extend(names());
+    for kind in [EnvFromKind::Secret, EnvFromKind::ConfigMap] {
+        for yaml in readings(kind, "operators-own") {
+            assert_refused(&yaml, &["line 4", "\"operators-own\" is not this workload's", "--workload-secrets"]);
+            assert_eq!(validate::findings(&spec(&yaml), &config), [], "{yaml}");
+            // What the entry itself reads is looked at when it is applied.
+            let source = EnvFrom { kind, name: "operators-own".to_owned(), prefix: None };
+            let named = WorkloadSpec { env_from: vec![source.clone()], ..spec(&yaml) };
+            assert_eq!(validate::findings(&named, &KubernetesConfig::default()), [], "{yaml}");
+            let other_kind = match kind {
+                EnvFromKind::Secret => EnvFromKind::ConfigMap,
+                EnvFromKind::ConfigMap => EnvFromKind::Secret,
+            };
+            let other = WorkloadSpec { env_from: vec![EnvFrom { kind: other_kind, ..source }], ..spec(&yaml) };
+            assert!(!validate::findings(&other, &KubernetesConfig::default()).is_empty(), "{yaml}");
+        }
+        for yaml in readings(kind, another) {
+            assert_refused(&yaml, &["line 4", "another workload"]);
+            assert!(!validate::findings(&spec(&yaml), &config).is_empty(), "{yaml}");
+        }
     }
-    for yaml in yamls(another) {
-        assert_refused(&yaml, &["line 4", "another workload"]);
-        assert!(!validate::findings(&spec(&yaml), &config).is_empty(), "{yaml}");
+    for yaml in readings(EnvFromKind::Secret, "'${archestra.secret_name}'") {
+        assert_eq!(findings(&yaml), [""; 0], "{yaml}");
     }
-    for yaml in yamls("'${archestra.secret_name}'") {
+    for yaml in readings(EnvFromKind::ConfigMap, "kube-root-ca.crt") {
         assert_eq!(findings(&yaml), [""; 0], "{yaml}");
     }
 }
@@ -334,8 +358,8 @@ metadata: {labels: {cost-center: '42'}}
 spec: {template: {metadata: {labels: {app.kubernetes.io/managed-by: me, archestra.dev/workload: other}}, spec: {
   priorityClassName: low, terminationGracePeriodSeconds: 300,
   containers: [{name: mcp-server, livenessProbe: {exec: {command: [check]}, terminationGracePeriodSeconds: 300}}],
-  volumes: [{name: a, emptyDir: {}}, {name: b, configMap: {name: c}}, {name: c, downwardAPI: {items: []}},
-    {name: d, projected: {sources: [{configMap: {name: c}}, {downwardAPI: {items: []}}]}}]}}}
+  volumes: [{name: a, emptyDir: {}}, {name: b, configMap: {name: kube-root-ca.crt}}, {name: c, downwardAPI: {items: []}},
+    {name: d, projected: {sources: [{configMap: {name: kube-root-ca.crt}}, {downwardAPI: {items: []}}]}}]}}}
 ");
     assert_eq!(
         pod["volumes"].as_array().unwrap().iter().filter(|one| one["name"].as_str().unwrap().len() == 1).count(),

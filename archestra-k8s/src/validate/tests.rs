@@ -1,7 +1,7 @@
 //! What Kubernetes would refuse is refused, in its words and with what to do.
 
 use super::*;
-use archestra_core::testing::fixtures::workload_spec;
+use archestra_core::{catalog::EnvFromKind, testing::fixtures::workload_spec};
 
 fn base() -> WorkloadSpec {
     workload_spec("server", &["npx"])
@@ -47,6 +47,24 @@ fn images_and_commands() {
     assert_refused(&WorkloadSpec { args: vec!["a\0b".to_owned()], ..base() }, "selfHosted.args[0]", "NUL");
     assert_refused(&WorkloadSpec { args: vec!["x".repeat(MAX_TEXT + 1)], ..base() }, "selfHosted.args[0]", "Too long");
     assert_refused(&WorkloadSpec { args: vec!["x".repeat(100_000); 6], ..base() }, "selfHosted.args", "Too long");
+}
+
+#[test]
+fn what_variables_come_from() {
+    let from = |name: &str, prefix: Option<&str>| WorkloadSpec {
+        env_from: vec![EnvFrom { kind: EnvFromKind::Secret, name: name.to_owned(), prefix: prefix.map(str::to_owned) }],
+        ..base()
+    };
+    assert_eq!(findings(&from("shared.keys", Some("A_")), &KubernetesConfig::default()), []);
+    for name in ["", "A", "../b", "a_b"] {
+        assert_refused(&from(name, None), "selfHosted.envFrom[0].name", "a lowercase RFC 1123 subdomain must");
+    }
+    for name in ["mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607", "mcp-shared-0192d3b4c5d67e8f90a1b2c3d4e5f607-bridge"] {
+        assert_refused(&from(name, None), "selfHosted.envFrom[0].name", "belongs to a workload");
+    }
+    for prefix in ["", "1", "A-", "A.B"] {
+        assert_refused(&from("a", Some(prefix)), "selfHosted.envFrom[0].prefix", "a valid C identifier must start");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::space::{LIMIT, Space, call, channel, running, until};
 use archestra_core::{
-    catalog::Scope,
+    catalog::{EnvFrom, EnvFromKind, Scope},
     runtime::{LogOptions, Phase, RevisionNumber, Runtime},
     secret::SecretValue,
     testing::fixtures,
@@ -10,7 +10,10 @@ use archestra_core::{
 use archestra_k8s::{KubernetesRuntime, ReachMode, rbac};
 use futures::StreamExt as _;
 use http::{Method, Request};
-use k8s_openapi::api::{core::v1::Pod, rbac::v1::Role};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Pod},
+    rbac::v1::Role,
+};
 use kube::{
     Client,
     api::{Patch, PatchParams},
@@ -98,7 +101,11 @@ async fn the_role_grants_what_is_used_and_nothing_else() {
     let runtime = KubernetesRuntime::with_client(config, client).await;
 
     // A workload with a bridge: made, changed, restarted, called, its log read.
+    let labels = json!({"archestra.dev/env-from": "true"});
+    space.create::<ConfigMap>(json!({"metadata": {"name": "settings", "labels": labels}, "data": {"A": "b"}})).await;
     let mut bridged = space.echo();
+    let settings = EnvFrom { kind: EnvFromKind::ConfigMap, name: "settings".to_owned(), prefix: None };
+    bridged.spec.env_from = vec![settings];
     bridged.spec.env = vec![archestra_core::runtime::WorkloadEnv {
         name: "KEY".to_owned(),
         value: archestra_core::runtime::EnvValue::Secret("KEY".to_owned()),

@@ -31,7 +31,8 @@ pub(crate) struct KubernetesFlags {
     /// The service accounts that entries may name
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) workload_service_accounts: Option<Vec<String>>,
-    /// The Secrets of the namespace that the deployment YAML of entries may read
+    /// The Secrets and ConfigMaps of the namespace that entries may name, in envFrom and in deployment YAML, beside those that
+    /// have the label archestra.dev/env-from
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) workload_secrets: Option<Vec<String>>,
     /// The pull secrets that the deployment YAML of entries may name, beside those that the entry itself lists

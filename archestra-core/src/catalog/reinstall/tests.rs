@@ -250,6 +250,7 @@ fn what_is_run_applies_by_itself() {
         ("runAsUser", json!(1000)),
         ("imagePullSecrets", json!([{"existing": "other"}])),
         ("transport", json!("stdio")),
+        ("envFrom", json!([{"type": "configMap", "name": "settings"}, {"type": "secret", "name": "shared"}])),
     ] {
         assert_eq!(of_server(|server| server[field] = value), AUTOMATIC, "{field}");
     }
@@ -261,6 +262,20 @@ fn what_is_run_applies_by_itself() {
         entry["selfHosted"] = Value::Null;
     };
     assert_eq!(of_hosted(moved), AUTOMATIC);
+}
+
+#[test]
+fn what_variables_come_from_applies_by_itself() {
+    let of_sources = |change: &dyn Fn(&mut Vec<Value>)| {
+        let mut before = hosted();
+        before["selfHosted"]["envFrom"] =
+            json!([{"type": "configMap", "name": "settings", "prefix": "A_"}, {"type": "secret", "name": "shared"}]);
+        judge(before, &["REGION"], |entry| change(entry["selfHosted"]["envFrom"].as_array_mut().unwrap()))
+    };
+    assert_eq!(of_sources(&|all| drop(all.pop())), AUTOMATIC);
+    assert_eq!(of_sources(&|all| all[0]["prefix"] = json!("B_")), AUTOMATIC);
+    assert_eq!(of_sources(&|all| all[1]["type"] = json!("configMap")), AUTOMATIC);
+    assert_eq!(of_sources(&|all| all.reverse()), AUTOMATIC, "the last one wins where they say the same");
 }
 
 #[test]

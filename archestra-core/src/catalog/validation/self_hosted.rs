@@ -2,7 +2,7 @@
 
 use crate::{
     Finding, Validate,
-    catalog::{PullSecret, SelfHosted, Transport, self_hosted::placeholders},
+    catalog::{EnvFrom, PullSecret, SelfHosted, Transport, env::is_env_name, self_hosted::placeholders},
 };
 
 /// What stands before the name of a field in an argument.
@@ -11,6 +11,12 @@ const USER_CONFIG: &str = "user_config.";
 /// The greatest user id that Kubernetes takes.
 const MAX_USER: i64 = i32::MAX as i64;
 
+/// How many objects variables may come from: each is asked for whenever the workload is applied.
+const MAX_SOURCES: usize = 32;
+
+/// The longest prefix of variables. No name of a variable that somebody uses is longer.
+const MAX_PREFIX: usize = 128;
+
 impl Validate for SelfHosted {
     fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -18,6 +24,7 @@ impl Validate for SelfHosted {
         findings.extend(self.image_finding());
         findings.extend(self.endpoint_findings());
         findings.extend(self.env_findings());
+        findings.extend(self.env_from_findings());
         findings.extend(self.argument_findings());
         findings.extend(self.pull_secret_findings());
         if self.service_account.as_deref().is_some_and(|name| !is_object_name(name)) {
@@ -114,6 +121,42 @@ impl SelfHosted {
                 findings.push(Finding::new(
                     format!("env[{n}].name"),
                     format!("{} is there twice", var.name),
+                    "keep one",
+                ));
+            }
+        }
+        findings
+    }
+
+    fn env_from_findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.env_from.len() > MAX_SOURCES {
+            findings.push(Finding::new(
+                "envFrom",
+                format!("{} sources of variables are too many", self.env_from.len()),
+                format!("name at most {MAX_SOURCES}"),
+            ));
+        }
+        for (n, source) in self.env_from.iter().enumerate() {
+            let EnvFrom { kind, name, prefix } = source;
+            if !is_object_name(name) {
+                findings.push(Finding::new(
+                    format!("envFrom[{n}].name"),
+                    format!("{name:?} is not the name of a {}", kind.label()),
+                    "use lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+                ));
+            }
+            if prefix.as_deref().is_some_and(|prefix| prefix.len() > MAX_PREFIX || !is_env_name(prefix)) {
+                findings.push(Finding::new(
+                    format!("envFrom[{n}].prefix"),
+                    "no name of an environment variable begins with it",
+                    format!("use a letter or '_', then letters, digits and '_', at most {MAX_PREFIX}; or leave it out"),
+                ));
+            }
+            if self.env_from[..n].contains(source) {
+                findings.push(Finding::new(
+                    format!("envFrom[{n}]"),
+                    format!("the {} {name} is there twice with the same prefix", kind.label()),
                     "keep one",
                 ));
             }

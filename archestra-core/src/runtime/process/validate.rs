@@ -29,6 +29,13 @@ pub(super) fn findings(spec: &WorkloadSpec) -> Vec<Finding> {
     if !spec.pull_secrets.is_empty() {
         refuse("imagePullSecrets", "pulls no images", "remove them, or use the Kubernetes runtime");
     }
+    if !spec.env_from.is_empty() {
+        refuse(
+            "envFrom",
+            "knows no Secrets and ConfigMaps of a cluster",
+            "put the values into `env`, or use the Kubernetes runtime",
+        );
+    }
     if spec.deployment_yaml.is_some() {
         refuse("deploymentYaml", "makes no Deployment", "remove it, or use the Kubernetes runtime");
     }

@@ -5,7 +5,7 @@ mod control;
 use super::{log::Log, server::ScriptedServer, session, session::Peer, workload::Running};
 use crate::{
     Error, Finding, Result,
-    catalog::Scope,
+    catalog::{EnvFrom, Scope},
     runtime::{
         Applied, Connection, HttpEndpoint, LogLine, LogOptions, LogSource, Manifest, Phase, PullSecret, Runtime,
         RuntimeCapabilities, Workload, WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary,
@@ -79,6 +79,7 @@ pub struct ScriptedRuntime {
 pub(in crate::testing::scripted) struct Inner {
     capabilities: RuntimeCapabilities,
     pull_secrets: Vec<PullSecret>,
+    env_sources: Vec<EnvFrom>,
     start_delay: Duration,
     restart_delay: Duration,
     state: Mutex<State>,
@@ -120,6 +121,11 @@ impl Runtime for ScriptedRuntime {
             !workload.pull_secrets.is_empty() && !can.pull_secrets,
             "selfHosted.imagePullSecrets",
             "pull with secrets",
+        );
+        refuse(
+            !workload.env_from.is_empty() && !can.env_from,
+            "selfHosted.envFrom",
+            "take variables from Secrets and ConfigMaps",
         );
         refuse(
             workload.deployment_yaml.is_some() && !can.overrides,
@@ -245,6 +251,19 @@ impl Runtime for ScriptedRuntime {
 
     async fn pull_secrets(&self, _who: &Scope) -> Result<Vec<PullSecret>> {
         Ok(self.inner.pull_secrets.clone())
+    }
+
+    async fn unknown_sources(&self, _who: &Scope, sources: &[EnvFrom]) -> Result<Vec<(usize, Finding)>> {
+        let known = |source: &EnvFrom| {
+            self.inner.env_sources.iter().any(|one| one.kind == source.kind && one.name == source.name)
+        };
+        let unknown = sources.iter().enumerate().filter(|(_, source)| !known(source));
+        Ok(unknown
+            .map(|(n, source)| {
+                let reason = format!("there is no {} {:?} that you may use", source.kind.label(), source.name);
+                (n, Finding::new("name", reason, "name one that may be used"))
+            })
+            .collect())
     }
 
     async fn list(&self) -> Result<Vec<WorkloadSummary>> {

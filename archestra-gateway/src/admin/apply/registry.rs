@@ -5,7 +5,7 @@ use super::{
         Problem,
         access::{default_owner, may_change, require, scope_of, sees},
         entries::draft,
-        hosting::{may_host, may_pull},
+        hosting::{may_host, may_name},
         named,
     },
     ApplyAction, EntryItem, InstallationItem,
@@ -57,7 +57,7 @@ async fn entry(planner: &mut Planner<'_>, item: EntryItem) -> Result<(), Problem
     let action = if seen.is_some() { Action::Update } else { Action::Create };
     may_change(planner.who, On::Entry, action, &draft.scope, "saving an entry with this scope")?;
     may_host(planner.state, planner.who, &draft.spec)?;
-    may_pull(planner.state, planner.who, &draft.spec, seen.map(|before| &before.value.spec)).await?;
+    may_name(planner.state, planner.who, &draft.spec, seen.map(|before| &before.value.spec)).await?;
     if before.is_some() && seen.is_none() {
         return Err(Error::already_exists("entry", &name).into());
     }

@@ -1,4 +1,4 @@
-//! Deployment YAML in step with the variables of its entry.
+//! Deployment YAML in step with the variables of its entry, and with what they come from.
 
 use super::super::Lifecycle;
 use archestra_core::{
@@ -39,7 +39,7 @@ impl Lifecycle {
         if draft != stored && Some(draft) != given {
             return Ok(None);
         }
-        let synced = runtime.sync_overrides(stored, &hosted.env, &next.env)?;
+        let synced = runtime.sync_overrides(stored, hosted, next)?;
         let given = if synced == *stored { given.cloned() } else { given.or(Some(stored)).cloned() };
         next.deployment_yaml = Some(synced);
         Ok(given)

@@ -3,7 +3,7 @@
 use super::super::{Discover, DiscoverError};
 use archestra_core::{
     Error, Finding, Result,
-    catalog::{Entry, EnvVar, Scope},
+    catalog::{Entry, Scope, SelfHosted},
     installation::Installation,
     runtime::{
         Applied, Connection, LogLine, LogOptions, Manifest, Phase, PullSecret, Runtime, RuntimeCapabilities, Workload,
@@ -165,6 +165,7 @@ impl Runtime for FakeRuntime {
             images: false,
             commands: true,
             pull_secrets: false,
+            env_from: false,
             overrides: false,
             mounts: true,
             isolation: false,
@@ -195,8 +196,9 @@ impl Runtime for FakeRuntime {
     }
 
     /// Every line that names a variable whose definition changed goes.
-    fn sync_overrides(&self, yaml: &str, before: &[EnvVar], after: &[EnvVar]) -> Result<String> {
-        let stale: Vec<_> = before.iter().filter(|one| !after.contains(one)).map(|one| one.name.as_str()).collect();
+    fn sync_overrides(&self, yaml: &str, before: &SelfHosted, after: &SelfHosted) -> Result<String> {
+        let gone = before.env.iter().filter(|one| !after.env.contains(one));
+        let stale: Vec<_> = gone.map(|one| one.name.as_str()).collect();
         if yaml.contains("fixed") && !stale.is_empty() {
             return Err(Error::invalid("selfHosted.deploymentYaml", "it cannot be taken out", "write it otherwise"));
         }

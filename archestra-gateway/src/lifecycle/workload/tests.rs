@@ -27,6 +27,7 @@ fn full() -> EntrySpec {
             {"name": "OPTIONAL", "secret": true, "prompt": true},
             {"name": "RETRIES", "type": "number", "default": 3}
         ],
+        "envFrom": [{"type": "secret", "name": "shared-keys"}, {"type": "configMap", "name": "settings", "prefix": "APP_"}],
         "imagePullSecrets": [{"existing": "regcred"}, {"server": "registry.example.com", "username": "u", "password": "p4ss"}],
         "runAsUser": 1000
     }))
@@ -60,6 +61,7 @@ fn everything_arrives_where_it_belongs() {
             {"name": "FIXED", "value": {"secret": "env.FIXED"}},
             {"name": "RETRIES", "value": {"plain": "3"}},
         ],
+        "envFrom": [{"type": "secret", "name": "shared-keys"}, {"type": "configMap", "name": "settings", "prefix": "APP_"}],
         "transport": {"type": "streamable-http", "port": 3000, "path": "/mcp"},
         "exclusive": false,
         "pullSecrets": [

@@ -51,6 +51,7 @@ impl Runtime for Connects {
             images: false,
             commands: true,
             pull_secrets: false,
+            env_from: false,
             overrides: false,
             mounts: false,
             isolation: false,

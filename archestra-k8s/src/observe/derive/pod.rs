@@ -1,8 +1,8 @@
 //! Why a pod does not answer: the node, the scheduler, its volumes, its images, its containers, or the server itself.
 
 use super::{PodEvidence, Trouble, Verdict, crash, image, quote};
-use crate::observe::view;
-use archestra_core::runtime::Phase;
+use crate::{names, observe::view};
+use archestra_core::{catalog::EnvFromKind, runtime::Phase};
 use k8s_openapi::api::core::v1::{ContainerStateWaiting, ContainerStatus, Pod};
 
 /// What is to be said of a pod that is there to serve and does not answer.
@@ -197,14 +197,35 @@ fn configuration(message: &str) -> Verdict {
         "the image runs as root or names its user: set runAsUser of the entry to a number (0 only where policy allows it)"
     } else if lower.contains("couldn't find key") {
         "its Secret lacks a value: fill in the missing field by reinstalling, or correct env in deploymentYaml"
-    } else if lower.contains("secret") && lower.contains("not found") {
-        "a Secret that it reads does not exist: reinstall, or correct env in deploymentYaml"
-    } else if lower.contains("configmap") && lower.contains("not found") {
-        "a ConfigMap that deploymentYaml names does not exist: create it, or correct deploymentYaml"
+    } else if let Some((kind, name)) = missing_object(message) {
+        return Verdict::error(format!("its container cannot be configured: {text}"), missing_hint(kind, name));
     } else {
         "correct the entry's environment, mounts or deploymentYaml"
     };
     Verdict::error(format!("its container cannot be configured: {text}"), hint)
+}
+
+/// The kind and the name in `secret "keys" not found`.
+fn missing_object(message: &str) -> Option<(EnvFromKind, &str)> {
+    let before = message.split_once("\" not found")?.0;
+    let (rest, name) = before.rsplit_once('"')?;
+    let kind = match rest.trim_end().rsplit([' ', ':']).next()?.to_ascii_lowercase().as_str() {
+        "secret" => EnvFromKind::Secret,
+        "configmap" => EnvFromKind::ConfigMap,
+        _ => return None,
+    };
+    (!name.is_empty()).then_some((kind, name))
+}
+
+fn missing_hint(kind: EnvFromKind, name: &str) -> String {
+    let name = quote(name);
+    if kind == EnvFromKind::Secret && names::is_of_workload(&name) {
+        return format!("its own Secret {name:?} is gone: reinstall, so that it is made again");
+    }
+    let kind = kind.label();
+    format!(
+        "make the {kind} {name:?} in its namespace, or correct envFrom of the entry, or deploymentYaml, which names it"
+    )
 }
 
 /// No container was created yet: volumes, pod network, images.

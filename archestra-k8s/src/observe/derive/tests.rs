@@ -265,7 +265,14 @@ fn what_ended_and_is_started_again_is_restarting() {
 #[test]
 fn containers_that_cannot_be_created_name_what_to_change() {
     let cases = [
-        ("CreateContainerConfigError", "secret \"mcp-1\" not found", "a Secret that it reads does not exist"),
+        ("CreateContainerConfigError", "secret \"shared\" not found", "make the Secret \"shared\""),
+        ("CreateContainerConfigError", "configmap \"settings\" not found", "make the ConfigMap \"settings\""),
+        ("CreateContainerConfigError", "Error: secret \"x\" not found", "make the Secret \"x\""),
+        (
+            "CreateContainerConfigError",
+            "secret \"mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607\" not found",
+            "its own Secret \"mcp-0192d3b4c5d67e8f90a1b2c3d4e5f607\" is gone: reinstall",
+        ),
         ("CreateContainerConfigError", "couldn't find key API_KEY in Secret ns/mcp-1", "lacks a value"),
         ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", "runAsUser"),
         ("RunContainerError", "exec: \"nope\": executable file not found in $PATH: unknown", "check command"),

@@ -1,13 +1,14 @@
-//! Which volumes a pod may have, and whose Secrets it may read.
+//! Which volumes a pod may have, and whose Secrets and ConfigMaps it may read.
 
 use super::Check;
-use crate::{config::Relaxation, names};
+use crate::{config::Relaxation, names, platform::Template};
+use archestra_core::catalog::EnvFromKind;
 use serde_json::Value;
 
-/// Volumes of which nothing outlives the pod, and that hold only what the pod may read anyway.
+/// Volumes of which nothing outlives the pod; whose Secrets and ConfigMaps they hold is looked at apart.
 const KINDS: [&str; 5] = ["emptyDir", "configMap", "downwardAPI", "projected", "secret"];
 
-/// What a projected volume may be made of; its Secrets and tokens are looked at one by one.
+/// What a projected volume may be made of; its Secrets, ConfigMaps and tokens are looked at one by one.
 const SOURCES: [&str; 5] = ["configMap", "downwardAPI", "secret", "serviceAccountToken", "clusterTrustBundle"];
 
 /// Where volumes of these kinds name a Secret.
@@ -37,6 +38,7 @@ impl Check<'_> {
             });
         }
         self.inside(volume, "secret", |check, secret| check.inside(secret, "secretName", Self::secret));
+        self.config_map_in(volume, "configMap");
         self.inside(volume, "projected", |check, projected| check.each(projected, "sources", Self::source));
         for (kind, reference) in REFERENCES {
             self.inside(volume, kind, |check, volume| check.secret_in(volume, reference));
@@ -47,6 +49,7 @@ impl Check<'_> {
     /// One source of a projected volume.
     fn source(&mut self, source: &Value) {
         self.secret_in(source, "secret");
+        self.config_map_in(source, "configMap");
         self.inside(source, "serviceAccountToken", |check, _| {
             check.relax(Relaxation::ServiceAccountToken, "a service account token");
         });
@@ -62,22 +65,46 @@ impl Check<'_> {
         self.inside(value, key, |check, secret| check.inside(secret, "name", Self::secret));
     }
 
-    /// A workload reads its own Secret and those that the operator names. That of another workload, or one of ours that no
-    /// container reads, is nobody's to name.
+    /// The reference to a ConfigMap under this key.
+    pub(super) fn config_map_in(&mut self, value: &Value, key: &str) {
+        // What was saved before this was looked at is applied again as it was.
+        if self.cx.platform.template >= Template::Two {
+            self.inside(value, key, |check, map| {
+                check.inside(map, "name", |check, name| check.object(EnvFromKind::ConfigMap, name));
+            });
+        }
+    }
+
     fn secret(&mut self, name: &Value) {
+        self.object(EnvFromKind::Secret, name);
+    }
+
+    /// A workload reads its own Secret, what its entry names in `envFrom`, which is looked at when it is applied, and what the
+    /// operator names. What is another workload's, or is ours and no container reads it, is nobody's to name.
+    fn object(&mut self, kind: EnvFromKind, name: &Value) {
         let Some(name) = name.as_str() else { return };
-        if name == names::object(&self.cx.workload.id) {
+        if kind == EnvFromKind::Secret && name == names::object(&self.cx.workload.id) {
             return;
         }
+        let word = match kind {
+            EnvFromKind::Secret => "secret",
+            EnvFromKind::ConfigMap => "config map",
+        };
         if names::is_of_workload(name) {
             self.refuse(
-                format!("Forbidden: the secret {name:?} belongs to another workload, or to the platform"),
+                format!("Forbidden: the {word} {name:?} belongs to another workload, or to the platform"),
                 "remove it",
             );
-        } else if !self.policy.secrets.contains(name) {
+            return;
+        }
+        let is_named = self.cx.workload.spec.env_from.iter().any(|source| source.kind == kind && source.name == name);
+        if !is_named && !self.policy.may_read(kind, name) {
             self.refuse(
-                format!("Forbidden: the secret {name:?} is not this workload's"),
-                "make its values secret variables of the entry, or ask the operator to add it to the secrets of the override policy (`--workload-secrets`)",
+                format!("Forbidden: the {word} {name:?} is not this workload's"),
+                format!(
+                    "put what is in it into `env` of the entry, name it in `envFrom` of the entry, or ask the operator to add it to \
+                     the {word}s of the override policy (`--workload-secrets`)"
+                ),
             );
         }
     }

@@ -66,6 +66,15 @@ pub(super) fn missing_value(store: &Store, namespace: &str, container: &Value) -
             }
         }
     }
+    for origin in items(container, "/envFrom") {
+        for (source, kind) in [("secretRef", "Secret"), ("configMapRef", "ConfigMap")] {
+            let Some(wanted) = origin.get(source).filter(|wanted| wanted["optional"] != true) else { continue };
+            let name = text(wanted, "/name");
+            if store.get(&Key::new(kind, namespace, name)).is_none() {
+                return Some(format!("{} \"{name}\" not found", kind.to_lowercase()));
+            }
+        }
+    }
     None
 }
 

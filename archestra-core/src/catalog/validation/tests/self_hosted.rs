@@ -55,6 +55,26 @@ fn arguments_hold_plain_values_that_are_there() {
 }
 
 #[test]
+fn sources_of_variables_are_named_once_and_make_names() {
+    let from = |sources: Value| json!({"envFrom": sources});
+    let secret = json!({"type": "secret", "name": "shared.keys"});
+    let map = json!({"type": "configMap", "name": "shared.keys", "prefix": "APP_"});
+    check_hosted(from(json!([secret, map])), &[]);
+    let again = json!({"type": "configMap", "name": "shared.keys", "prefix": "_b2"});
+    check_hosted(from(json!([map, again])), &[]);
+    check_hosted(from(json!([map, secret, map])), &["envFrom[2]"]);
+    for name in ["", "A", "a/b", "-a", "a_b", "../a", &"a".repeat(254)] {
+        check_hosted(from(json!([secret, {"type": "secret", "name": name}])), &["envFrom[1].name"]);
+    }
+    for prefix in ["", "1A", "A-", "A.", "A=", "Ä", &"A".repeat(129)] {
+        check_hosted(from(json!([{"type": "configMap", "name": "a", "prefix": prefix}])), &["envFrom[0].prefix"]);
+    }
+    let many: Vec<_> = (0..33).map(|n| json!({"type": "secret", "name": format!("s{n}")})).collect();
+    check_hosted(from(json!(many)), &["envFrom"]);
+    check_hosted(from(json!(many[1..])), &[]);
+}
+
+#[test]
 fn pull_secrets_are_named_or_whole_and_there_once() {
     let pulls = |pulls: Value| json!({"imagePullSecrets": pulls});
     let full = json!({"server": "registry.example.com:5000", "username": "u", "password": "s3cret"});

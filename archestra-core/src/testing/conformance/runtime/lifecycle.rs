@@ -3,7 +3,7 @@
 use super::{RuntimeFixture, client::Client};
 use crate::{
     Error, ErrorKind,
-    catalog::Scope,
+    catalog::{EnvFrom, EnvFromKind, Scope},
     id::InstallationId,
     runtime::{
         EnvValue, LogOptions, Phase, RevisionNumber, Workload, WorkloadEnv, WorkloadEvent, WorkloadId,
@@ -259,6 +259,10 @@ pub async fn refuses_what_it_cannot_do(fixture: &RuntimeFixture) {
     let mut with_pull_secret = with_image;
     with_pull_secret.pull_secrets = vec![WorkloadPullSecret::Existing { name: "regcred".to_owned() }];
     refused.push((can.images && can.pull_secrets, with_pull_secret, "a pull secret"));
+    let mut with_env_from = fixture.echo.clone();
+    let source = EnvFrom { kind: EnvFromKind::Secret, name: "shared".to_owned(), prefix: None };
+    with_env_from.env_from = vec![source];
+    refused.push((can.env_from, with_env_from, "variables from a Secret"));
     let mut with_override = fixture.echo.clone();
     with_override.deployment_yaml = Some("spec: {template: {spec: {nodeSelector: {disk: ssd}}}}".to_owned());
     refused.push((can.overrides, with_override, "deployment YAML"));

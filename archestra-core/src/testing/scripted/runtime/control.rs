@@ -1,7 +1,10 @@
 //! How a test makes a scripted runtime and steers it, and how its workloads live.
 
 use super::{CALLS_KEPT, EVENTS, Inner, NAME, RecordedCall, Script, ScriptedRuntime, State};
-use crate::runtime::{LogSource, Phase, PullSecret, Runtime as _, RuntimeCapabilities, WorkloadEvent, WorkloadId};
+use crate::{
+    catalog::EnvFrom,
+    runtime::{LogSource, Phase, PullSecret, Runtime as _, RuntimeCapabilities, WorkloadEvent, WorkloadId},
+};
 use futures::StreamExt as _;
 use serde_json::Value;
 use std::{
@@ -23,6 +26,7 @@ impl ScriptedRuntime {
             images: true,
             commands: true,
             pull_secrets: true,
+            env_from: true,
             overrides: true,
             mounts: true,
             isolation: false,
@@ -37,6 +41,7 @@ impl ScriptedRuntime {
         let inner = Inner {
             capabilities,
             pull_secrets: Vec::new(),
+            env_sources: Vec::new(),
             start_delay: Duration::ZERO,
             restart_delay: Duration::from_millis(20),
             state: Mutex::new(state),
@@ -57,6 +62,13 @@ impl ScriptedRuntime {
     #[must_use]
     pub fn with_pull_secrets(self, secrets: Vec<PullSecret>) -> Self {
         self.adjust(|inner| inner.pull_secrets = secrets)
+    }
+
+    /// The same, whose entries may name these Secrets and ConfigMaps in `envFrom`; none unless this says so. Before anything is
+    /// applied.
+    #[must_use]
+    pub fn with_env_sources(self, sources: Vec<EnvFrom>) -> Self {
+        self.adjust(|inner| inner.env_sources = sources)
     }
 
     /// The same, whose workloads take this long to start, and after a crash to be started again. Before anything is applied.
