@@ -24,7 +24,7 @@ use archestra_core::{
     catalog::Scope,
     consumer::Consumer,
     id::ConsumerId,
-    identity::{Action, Principal, Resource},
+    identity::{Action, Caller, Principal, Resource},
 };
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::watch;
@@ -78,6 +78,8 @@ impl ConsumerRoute {
             Scope::Teams(teams) => {
                 principal.teams.iter().any(|team| teams.contains(team))
                     || principal.permissions.allow(resource, Action::Admin)
+                    // Who registered a machine client has named this consumer for it, by which its token was let in.
+                    || (matches!(principal.caller, Caller::Client(_)) && principal.consumer == Some(self.consumer.id))
             }
             Scope::User(user) => principal.user() == Some(*user),
         }

@@ -172,7 +172,7 @@ async fn a_revoked_token_is_refused_as_soon_as_the_feed_says_so() {
     let follower = tokio::spawn(IdentityFollower { authenticator: Arc::clone(&door) }.run(stop.clone()));
     let map = headers(&format!("Bearer {}", plain.expose()));
     door.authenticate(&map).await.unwrap();
-    store.commit(IdentityChanges::new().delete(token.id, archestra_core::secret::Expect::Any)).await.unwrap();
+    store.commit(IdentityChanges::new().delete(token.id, Expect::Any)).await.unwrap();
     let refused = tokio::time::timeout(Duration::from_secs(5), async {
         while door.authenticate(&map).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -232,7 +232,7 @@ async fn a_token_that_is_revoked_while_it_is_looked_up_is_not_let_in() {
         tokio::time::sleep(Duration::from_millis(110)).await;
         assert_eq!(store.faults().calls() - before, 2, "the token has been read");
         store.faults().delay(Duration::ZERO);
-        let revoked = IdentityChanges::new().delete(token.id, archestra_core::secret::Expect::Any);
+        let revoked = IdentityChanges::new().delete(token.id, Expect::Any);
         store.commit(revoked).await.unwrap();
         door.forget_everybody();
     });

@@ -167,4 +167,11 @@ fn a_smaller_scope_shuts_the_door() {
     let bound = |consumer| archestra_core::identity::Principal { consumer: Some(consumer), ..member.clone() };
     assert!(route.admits(&bound(world.consumer.id)));
     assert!(!route.admits(&bound(archestra_core::id::ConsumerId::new())), "its credential is for another one");
+    let machine = fixtures::client_principal(&fixtures::machine_client("ci", [world.consumer.id]));
+    assert!(!route.admits(&machine), "nothing says that it may");
+    let named = archestra_core::identity::Principal { consumer: Some(world.consumer.id), ..machine };
+    assert!(route.admits(&named));
+    world.consumer.scope = archestra_core::catalog::Scope::User(user.id);
+    world.put(Record::Consumer(world.consumer.clone()));
+    assert!(!world.route().admits(&named), "what is somebody's own is nobody else's");
 }
