@@ -99,7 +99,9 @@ The configuration file is YAML; its keys are the flags without the dashes in fro
 
 const MIGRATE_NOTES: &str = "\
 The stores are where the flags, variables and the configuration file of `serve` say. The command may be repeated: what arrived
-before is left alone, and what changed since is copied again. Stop the server, migrate, and start it with the other --secrets.";
+before is left alone, and what changed since is copied again. Stop the server, migrate, and start it with the other --secrets:
+beside a running server the command refuses to copy, and while it copies no server starts. One that was killed counts as running
+for a minute.";
 
 const BACKUP_NOTES: &str = "\
 The database is where the flags, variables and the configuration file of `serve` say; a backup of SQLite can be restored into

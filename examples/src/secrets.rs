@@ -58,8 +58,11 @@ async fn copy(
 ) -> Result<Copied, Failure> {
     let unfit = |error: archestra_core::Error| Failure::because("the key file does not fit the database", &error);
     database.verify_ring().await.map_err(unfit)?;
-    // A server with another ring must not run meanwhile.
-    let claim = database.claim_ring(&format!("secrets migrate {}", std::process::id())).await.map_err(unfit)?;
+    // What a server stored meanwhile would stay behind, and what it removed would come back.
+    let claim = database
+        .claim_alone(&format!("`secrets migrate` (process {})", std::process::id()))
+        .await
+        .map_err(|error| Failure::because("nothing was copied", &error))?;
     let copied = async {
         let vault = vault.open(&database, instance_id(store).await?).await?;
         let database: Arc<dyn SecretStore> = database;
@@ -67,8 +70,13 @@ async fn copy(
         copy_secrets(&**source, &**target)
             .await
             .map_err(|error| Failure::because("not all secrets were copied; run it again once this is mended", &error))
-    }
-    .await;
+    };
+    let copied = tokio::select! {
+        copied = copied => copied,
+        () = claim.lost() => Err(Failure::failed(
+            "a server was started on this database while the copy was cut off from it; stop the server, and run this again",
+        )),
+    };
     if let Err(error) = claim.release().await {
         tracing::debug!(%error, store = ?store, "the claim of the key ring was not released; it expires by itself");
     }

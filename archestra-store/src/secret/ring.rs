@@ -9,6 +9,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 const RINGS: &str = "key_ring";
+/// What stands before the fingerprint of whoever has the database alone: no ring has such a one, so that none fits it.
+const ALONE: &str = "alone:";
 /// How often a claim is renewed.
 const RENEW: Duration = Duration::from_secs(10);
 /// How long that may take: as long as a large commit may keep it waiting.
@@ -31,8 +33,8 @@ pub struct RingClaim {
 }
 
 impl RingClaim {
-    /// Waits until another replica has claimed another ring, which it can only when this one was cut off from the database
-    /// for a minute. One of the two must then stop.
+    /// Waits until another replica has claimed what this claim excludes, which it can only when this one was cut off from the
+    /// database for a minute. One of the two must then stop.
     pub async fn lost(&self) {
         self.lost.cancelled().await;
     }
@@ -52,11 +54,24 @@ impl SqlSecrets {
     /// Claims that the replica `instance` runs with this ring. The claim is renewed until the returned value is dropped.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when another replica that was there within the last minute uses another ring, and why the
-    /// database does not answer.
+    /// [`Error::Conflict`] when another replica that was there within the last minute uses another ring, or has the database
+    /// [alone](Self::claim_alone), and why the database does not answer.
     pub async fn claim_ring(&self, instance: &str) -> Result<RingClaim> {
+        self.claim(instance, self.ring().fingerprint()).await
+    }
+
+    /// The same for one that must be the only one: while it has its claim, no other one gets any.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when any other replica was there within the last minute, and why the database does not answer.
+    pub async fn claim_alone(&self, instance: &str) -> Result<RingClaim> {
+        // Two of them must not fit each other either.
+        let unique = uuid::Uuid::now_v7().simple();
+        self.claim(instance, format!("{ALONE}{unique}")).await
+    }
+
+    async fn claim(&self, instance: &str, fingerprint: String) -> Result<RingClaim> {
         let db = self.db().clone();
-        let fingerprint = self.ring().fingerprint();
         db.within("claiming the key ring", claim(&db, instance, &fingerprint)).await?;
         let lost = CancellationToken::new();
         let heartbeat = tokio::spawn(renew(db.clone(), instance.to_owned(), fingerprint, lost.clone()));
@@ -79,7 +94,7 @@ async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
     )
     .await?;
     let other = Query::select()
-        .column("instance")
+        .columns(["instance", "fingerprint"])
         .from(RINGS)
         .and_where(Expr::col("instance").ne(instance))
         .and_where(Expr::col("fingerprint").ne(fingerprint))
@@ -87,11 +102,8 @@ async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
         .limit(1)
         .take();
     if let Some(row) = row(&tx, &other).await? {
-        let other: String = column(&row, "instance")?;
-        let reason = format!(
-            "replica {other} runs on this database with another one; give all replicas the same key file, or stop that replica and wait a minute"
-        );
-        return Err(Error::conflict("key ring of replica", instance, reason));
+        let (other, theirs): (String, String) = (column(&row, "instance")?, column(&row, "fingerprint")?);
+        return Err(taken(instance, fingerprint, &other, &theirs));
     }
     let seen = Query::insert()
         .into_table(RINGS)
@@ -101,6 +113,21 @@ async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
         .take();
     execute(&tx, &seen).await?;
     db.commit(tx).await
+}
+
+/// Why `instance` cannot claim what another one excludes.
+fn taken(instance: &str, fingerprint: &str, other: &str, theirs: &str) -> Error {
+    let reason = if theirs.starts_with(ALONE) {
+        format!("{other} has this database for itself; wait until it has ended, or a minute if it was killed")
+    } else if fingerprint.starts_with(ALONE) {
+        format!("replica {other} runs on this database; stop it first, and wait a minute if it was killed")
+    } else {
+        let reason = format!(
+            "replica {other} runs on this database with another one; give all replicas the same key file, or stop that replica and wait a minute"
+        );
+        return Error::conflict("key ring of replica", instance, reason);
+    };
+    Error::conflict("claim of", instance, reason)
 }
 
 /// Renews a claim that has never been gone: nobody can have claimed another ring meanwhile, so that there is nothing to wait for.
@@ -153,12 +180,37 @@ fn millis(duration: Duration) -> i64 {
 mod tests {
     use super::*;
     use crate::{SqlConfig, SqlStore};
-    use archestra_core::secret::KeyRing;
+    use archestra_core::{ErrorKind, secret::KeyRing};
     use std::sync::Arc;
 
     #[test]
     fn a_claim_that_is_renewed_as_slowly_as_it_may_be_is_not_gone() {
         assert!(GONE > RENEW + WITHIN + AGAIN);
+    }
+
+    #[tokio::test]
+    async fn whoever_must_be_alone_is_refused_beside_others_and_keeps_them_out() {
+        let store = SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap();
+        let secrets = SqlSecrets::new(&store, Arc::new(KeyRing::generate().unwrap()));
+        let refused = |claimed: Result<RingClaim>| {
+            let error = claimed.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            error.to_string()
+        };
+        let replica = secrets.claim_ring("replica-1").await.unwrap();
+        let said = refused(secrets.claim_alone("migration-1").await);
+        assert!(said.contains("replica-1 runs on this database; stop it first"), "{said}");
+        replica.release().await.unwrap();
+        let alone = secrets.claim_alone("migration-1").await.unwrap();
+        for claimed in [secrets.claim_ring("replica-2").await, secrets.claim_alone("migration-2").await] {
+            let said = refused(claimed);
+            assert!(said.contains("migration-1 has this database for itself"), "{said}");
+        }
+        // Whoever was killed is gone after a while.
+        let gone = Query::update().table(RINGS).value("seen_at", 0).take();
+        store.db().write(&gone).await.unwrap();
+        drop(secrets.claim_ring("replica-2").await.unwrap());
+        alone.release().await.unwrap();
     }
 
     #[tokio::test]

@@ -73,7 +73,7 @@ impl Backends {
         let claim = secrets
             .claim_ring(&replica(&config.database, instance))
             .await
-            .map_err(|error| Failure::because("the key file does not fit the database", &error))?;
+            .map_err(|error| Failure::because("the database cannot be claimed", &error))?;
         let opened = async {
             let supplied = config.secrets.open(&secrets, instance_id(&store).await?).await?;
             let runtime = match config.runtime {
