@@ -91,6 +91,14 @@ impl Home {
         self.dir.path()
     }
 
+    /// A new key file of this name, made as the documentation says.
+    pub fn key_file(&self, name: &str) -> PathBuf {
+        let path = self.path().join(name);
+        let script = format!("(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > {})", path.display());
+        assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+        path
+    }
+
     /// Starts the binary with the quickstart's demo server and waits until it is ready.
     pub async fn quickstart(&self) -> Running {
         self.start(&Start::default()).await
@@ -121,6 +129,26 @@ impl Home {
             assert!(Instant::now() < until, "the binary is not ready after {START:?}:\n{}", running.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Starts the binary and waits for nothing.
+    pub fn begin(&self, start: &Start) -> Running {
+        self.spawn(start)
+    }
+
+    /// A command of the binary on the data that is here.
+    pub fn command(&self, arguments: &[&str], start: &Start) -> std::process::Command {
+        let mut command = std::process::Command::new(path());
+        command.args(arguments).arg("--data-dir").arg(self.path().join("data")).args(&start.args);
+        command.envs(start.env.iter().map(|(name, value)| (*name, value.clone()))).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end; its exit code, and what it says.
+    pub fn run(&self, arguments: &[&str], start: &Start) -> (i32, String) {
+        let output = self.command(arguments, start).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (output.status.code().unwrap(), text)
     }
 
     /// Starts the binary, which says where it listens when it does.
@@ -196,6 +224,11 @@ impl Running {
     /// What it wrote so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where it writes that.
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
     }
 
     /// Everything that descends from it.

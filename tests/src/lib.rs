@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod binary;
+pub mod canaries;
 pub mod cluster;
 pub mod hosted;
 pub mod load;
@@ -20,6 +21,7 @@ pub mod postgres;
 pub mod processes;
 pub mod remote;
 pub mod steady;
+pub mod upstream;
 
 pub use api::{Answer, Api};
 pub use binary::{Home, Running, Start};

@@ -1,6 +1,11 @@
-//! Databases on the PostgreSQL server that `ARCHESTRA_TEST_POSTGRES_URL` names, one for each test.
+//! Databases on the PostgreSQL server that `ARCHESTRA_TEST_POSTGRES_URL` names, one for each test; and servers of a test's own.
 
-use std::process::{Command, Output};
+use std::{
+    net::TcpStream,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+use tempfile::TempDir;
 
 /// A database of this test's own. Dropped, it is removed, whoever is connected to it.
 #[derive(Debug)]
@@ -20,6 +25,11 @@ impl Database {
     pub fn new() -> Self {
         let server = std::env::var("ARCHESTRA_TEST_POSTGRES_URL")
             .expect("ARCHESTRA_TEST_POSTGRES_URL is not set: run `eval \"$(.ci/postgres)\"`");
+        Self::on(server)
+    }
+
+    /// An empty one on another server.
+    pub fn on(server: String) -> Self {
         let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
         let name = format!("archestra_test_{}", random.trim().replace('-', ""));
         let made = psql(&server, &format!("CREATE DATABASE {name}"));
@@ -31,6 +41,12 @@ impl Database {
     pub fn url(&self) -> String {
         let (at, _) = self.server.rsplit_once('/').unwrap();
         format!("{at}/{}", self.name)
+    }
+
+    /// The password in it.
+    pub fn password(&self) -> &str {
+        let (credentials, _) = self.server.rsplit_once('@').unwrap();
+        credentials.rsplit_once(':').unwrap().1
     }
 
     /// Its URL through the PgBouncer that `ARCHESTRA_TEST_PGBOUNCER_URL` names.
@@ -64,6 +80,65 @@ impl Drop for Database {
     fn drop(&mut self) {
         psql(&self.server, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
+}
+
+/// A server that a test may break. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    url: String,
+    _directory: TempDir,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
+impl Server {
+    /// Starts one.
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        // It does not run as root, and must reach what is its own.
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), readable).unwrap();
+        let folder = directory.path().join("postgres");
+        let printed = script(&folder, &[]);
+        let (_, url) = printed.trim().rsplit_once("ARCHESTRA_TEST_POSTGRES_URL=").unwrap();
+        Self { url: url.to_owned(), folder, _directory: directory }
+    }
+
+    /// Its URL, which ends in one of its databases.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// Breaks it off, and starts it again after so many seconds.
+    pub async fn restart(&self, how: &'static str, after: u64) {
+        let folder = self.folder.clone();
+        let restarted = move || script(&folder, &["restart", how, &after.to_string()]);
+        tokio::task::spawn_blocking(restarted).await.unwrap();
+    }
+
+    /// Whether it takes connections.
+    pub fn is_up(&self) -> bool {
+        let (_, at) = self.url.rsplit_once('@').unwrap();
+        TcpStream::connect(at.split_once('/').unwrap().0).is_ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        script(&self.folder, &["stop"]);
+    }
+}
+
+fn script(folder: &PathBuf, args: &[&str]) -> String {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.ci/postgres"));
+    let output = command.args(args).env("ARCHESTRA_POSTGRES_DIR", folder).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn psql(url: &str, sql: &str) -> Output {

@@ -3,105 +3,22 @@
 //! What needs OpenBao finds it by `ARCHESTRA_TEST_VAULT_ADDR` and `ARCHESTRA_TEST_VAULT_TOKEN`, as `.ci/openbao` prints them.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, reason = "this is test code")]
 
-use archestra_tests::{Answer, Home, Mcp, Running, Start, binary};
+use archestra_tests::{Answer, Home, Mcp, Running, Start, binary, upstream::Upstream};
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
-use std::{
-    convert::Infallible,
-    path::Path,
-    process::Command,
-    sync::{Arc, Mutex},
-};
-use tokio::{net::TcpListener, task::JoinHandle};
+use std::{net::TcpListener, path::Path, process::Stdio};
 
+#[path = "secrets/canaries.rs"]
+mod canaries;
 #[path = "secrets/sealed.rs"]
 mod sealed;
 #[path = "secrets/transit.rs"]
 mod transit;
 
 const TOKEN: &str = "canary-t0k-4711";
-
-/// A remote server at any path, whose tool `echo` tells the path and the credential, and which remembers the credentials.
-struct Upstream {
-    url: String,
-    seen: Arc<Mutex<Vec<String>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Upstream {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let noted = Arc::clone(&noted);
-                tokio::spawn(async move {
-                    let service = service_fn(|request| answer(request, &noted));
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
-                });
-            }
-        });
-        Self { url, seen, task }
-    }
-
-    /// The credentials since this was last asked.
-    fn seen(&self) -> Vec<String> {
-        std::mem::take(&mut self.seen.lock().unwrap())
-    }
-
-    /// What makes it an entry, installed as `installation` says, behind the gateway `all`.
-    fn document(&self, installation: &Value) -> Value {
-        json!({
-            "apiVersion": "archestra.dev/v1",
-            "teams": [{"name": "finance", "members": ["admin@localhost"]}],
-            "entries": [{"name": "tracker", "remote": {"url": self.url}, "credential": {"static":
-                [{"name": "token", "header": "Authorization", "prefix": "Bearer ", "secret": true, "required": true}]}}],
-            "installations": [installation],
-            "gateways": [{"slug": "all", "scope": "organization",
-                "tools": [{"entry": "tracker", "tool": "*", "credential": "resolveAtCallTime"}]}],
-        })
-    }
-}
-
-async fn answer(request: Request<Incoming>, seen: &Mutex<Vec<String>>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let credential = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
-    let echoed = format!("{} {}", request.uri().path(), credential.as_deref().unwrap_or_default());
-    let body = request.into_body().collect().await.unwrap().to_bytes();
-    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let result = match message["method"].as_str().unwrap_or_default() {
-        "server/discover" => json!({
-            "resultType": "complete", "ttlMs": 0, "cacheScope": "private", "supportedVersions": ["2026-07-28"],
-            "capabilities": {"tools": {}}, "serverInfo": {"name": "remote", "version": "1"},
-        }),
-        "tools/list" => json!({
-            "resultType": "complete", "ttlMs": 0, "cacheScope": "private",
-            "tools": [{"name": "echo", "inputSchema": {"type": "object"}}],
-        }),
-        _ => {
-            seen.lock().unwrap().extend(credential);
-            json!({"resultType": "complete", "content": [{"type": "text", "text": echoed}]})
-        }
-    };
-    let text = json!({"jsonrpc": "2.0", "id": message["id"], "result": result}).to_string();
-    let mut response = Response::new(Full::from(text));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    Ok(response)
-}
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; `eval \"$(.ci/openbao)\"` starts a server"))
@@ -135,6 +52,12 @@ fn with(secrets: &str, prefix: &str) -> Start {
     Start { args, env: vec![("ARCHESTRA_QUICKSTART", "false".to_owned()), token] }
 }
 
+/// The token that a start has for Vault.
+fn vault_token(start: &Start) -> &str {
+    let (_, token) = start.env.iter().find(|(name, _)| *name == "ARCHESTRA_VAULT_TOKEN").unwrap();
+    token
+}
+
 async fn apply(binary: &Running, document: &Value) -> Answer {
     binary.api().post("/api/v1/apply", document).await
 }
@@ -148,14 +71,9 @@ async fn works(gateway: &Mcp, upstream: &Upstream, credential: &str) {
 
 /// Runs a command of the binary on the data of `home`.
 fn run(home: &Home, arguments: &[&str], start: &Start) -> (i32, String) {
-    let mut command = Command::new(binary::path());
-    command.args(arguments).arg("--data-dir").arg(home.path().join("data"));
-    command.args(&start.args);
-    command.envs(start.env.iter().map(|(name, value)| (*name, value.clone())));
-    let output = command.output().unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    let (code, text) = home.run(arguments, start);
     assert!(!text.contains(TOKEN), "{text}");
-    (output.status.code().unwrap(), text)
+    (code, text)
 }
 
 /// Whether any file below a folder holds the token.
@@ -271,6 +189,39 @@ async fn secrets_move_to_vault_and_back() {
     binary.stop().await;
     let (code, text) = run(&home, &["secrets", "migrate", "--from", "vault", "--to", "vault"], &start);
     assert!(code == 2 && text.contains("the same store"), "{code} {text}");
+}
+
+#[tokio::test]
+async fn nothing_is_copied_beside_a_server_and_no_server_starts_beside_a_copy() {
+    let (home, upstream) = (Home::new(), Upstream::start().await);
+    let binary = home.bare().await;
+    let document = upstream.document(&json!({"entry": "tracker", "scope": "organization", "values": {"token": TOKEN}}));
+    apply(&binary, &document).await.ok();
+    // A Vault that takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", silent.local_addr().unwrap());
+    let start = Start {
+        args: vec!["--vault-address".to_owned(), address],
+        env: vec![("ARCHESTRA_VAULT_TOKEN", TOKEN.to_owned())],
+    };
+    let migrate = ["secrets", "migrate", "--from", "database", "--to", "vault"];
+    let (code, text) = run(&home, &migrate, &start);
+    assert!(code == 1 && text.contains("nothing was copied") && text.contains("stop it first"), "{code} {text}");
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
+    assert!(binary.stop().await.success());
+
+    let mut copying = home.command(&migrate, &start).stderr(Stdio::null()).spawn().unwrap();
+    // Vault is asked once the database is claimed.
+    let (asked, _) = silent.accept().unwrap();
+    let serve = ["--listen", "127.0.0.1:0", "--metrics-listen", "none", "--runtime", "none"];
+    for arguments in [&serve[..], &migrate] {
+        let (code, text) = run(&home, arguments, &start);
+        assert!(code == 1 && text.contains("has this database for itself"), "{code} {text}");
+    }
+    drop((asked, silent));
+    assert!(!copying.wait().unwrap().success(), "there is no Vault");
+    let binary = home.bare().await;
+    works(&binary.gateway("all"), &upstream, TOKEN).await;
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! An OpenBao that is sealed and unsealed while calls and changes go on: what was read serves for its time, the rest fails with
 //! the reason, nothing that was acknowledged is lost, no call carries a wrong credential, and all goes on without a restart.
 
-use crate::{Upstream, apply};
-use archestra_tests::{Answer, Home, Mcp, Running, openbao::OpenBao};
-use serde_json::{Value, json};
+use crate::apply;
+use archestra_tests::{Answer, Home, Mcp, Running, openbao::OpenBao, upstream::Upstream};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -27,23 +27,6 @@ const SEALED: Duration = Duration::from_secs(4);
 const FORGOTTEN: Duration = Duration::from_secs(66);
 /// Until all goes on again.
 const RECOVERY: Duration = Duration::from_secs(30);
-
-/// The servers `names`, each with a token of its own, behind a gateway with their names.
-fn document(upstream: &Upstream, gateway: &str, tokens: &BTreeMap<String, String>) -> Value {
-    let entries = tokens.keys().map(|name| {
-        json!({"name": name, "remote": {"url": format!("{}/{name}", upstream.url)}, "credential": {"static":
-            [{"name": "token", "header": "Authorization", "prefix": "Bearer ", "secret": true, "required": true}]}})
-    });
-    let installations =
-        tokens.iter().map(|(name, token)| json!({"entry": name, "scope": "organization", "values": {"token": token}}));
-    let tools = tokens.keys().map(|name| json!({"entry": name, "tool": "*", "credential": "resolveAtCallTime"}));
-    json!({
-        "apiVersion": "archestra.dev/v1",
-        "entries": entries.collect::<Vec<_>>(),
-        "installations": installations.collect::<Vec<_>>(),
-        "gateways": [{"slug": gateway, "scope": "organization", "tools": tools.collect::<Vec<_>>()}],
-    })
-}
 
 fn tokens(kind: &str, count: usize) -> BTreeMap<String, String> {
     (0..count).map(|n| (format!("{kind}{n}"), format!("canary-{kind}{n}-0"))).collect()
@@ -75,7 +58,7 @@ impl Changing {
         while !stop.load(Ordering::SeqCst) {
             let n = self.tried.fetch_add(1, Ordering::SeqCst) + 1;
             let token = BTreeMap::from([(self.name.clone(), format!("canary-{}-{n}", self.name))]);
-            let mut changed = document(upstream, "unused", &token);
+            let mut changed = upstream.servers("unused", &token);
             for other in ["entries", "gateways"] {
                 changed.as_object_mut().unwrap().remove(other);
             }
@@ -114,7 +97,7 @@ async fn sealed_and_unsealed_under_load_nothing_is_lost_and_nothing_is_served_th
     let upstream = Arc::new(Upstream::start().await);
     let binary = Arc::new(home.start(&bao.start_with("vault")).await);
     for (kind, count) in [("warm", WARM), ("changed", CHANGED), ("cold", ROUNDS)] {
-        apply(&binary, &document(&upstream, kind, &tokens(kind, count))).await.ok();
+        apply(&binary, &upstream.servers(kind, &tokens(kind, count))).await.ok();
     }
     // Installing reads a credential, which then serves for a while.
     sleep(FORGOTTEN).await;
@@ -156,7 +139,7 @@ async fn sealed_and_unsealed_under_load_nothing_is_lost_and_nothing_is_served_th
         // What was read before the seal is used, and for what was not there is no way around.
         call(&warm, "warm0").await.expect("what was read a moment ago serves");
         call(&cold, &untouched).await.expect_err("what was never read cannot serve");
-        let more = apply(&binary, &document(&upstream, "more", &tokens("more", 1))).await;
+        let more = apply(&binary, &upstream.servers("more", &tokens("more", 1))).await;
         refused(&more);
         assert_eq!(binary.api().get("/health/live").await.status, 200);
         assert_eq!(warm.as_token(Some("arch_nobody")).modern("tools/list", json!({})).await.status, 401);

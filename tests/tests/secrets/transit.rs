@@ -1,7 +1,7 @@
 //! A key file whose keys are wrapped by a transit key: made at the first start, opened at each other one, and no use without it.
 
-use crate::{TOKEN, Upstream, apply, leaks, run, works};
-use archestra_tests::{Home, Start, openbao::OpenBao, postgres};
+use crate::{TOKEN, apply, leaks, run, works};
+use archestra_tests::{Home, Start, openbao::OpenBao, postgres, upstream::Upstream};
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
