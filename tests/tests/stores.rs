@@ -1,41 +1,46 @@
-//! The binary on PostgreSQL: what keeps it from starting, two on one database, and one that is killed again and again.
+//! The binary on PostgreSQL: what keeps it from starting, two on one database, a server that is restarted, a rotation of its keys;
+//! and, on either database, one that is killed again and again.
 //!
 //! `eval "$(.ci/pgbouncer)"` starts a server for them and a pooler in front of it. `ARCHESTRA_TEST_SECONDS` says how much trouble there is, 10 if it is absent.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, reason = "this is test code")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "this is test code"
+)]
 
 use archestra_tests::{
-    Api, Home, Running, Start,
+    Home, Running, Start,
     binary::{self, ADMIN},
     postgres::Database,
     remote::Remote,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::time::Instant;
 
 /// Within this a change through one process is in effect in every other one.
 const FOLLOWED: Duration = Duration::from_secs(1);
 
 #[path = "stores/canaries.rs"]
 mod canaries;
+#[path = "stores/killed.rs"]
+mod killed;
+#[path = "stores/restarted.rs"]
+mod restarted;
+#[path = "stores/rotated.rs"]
+mod rotated;
+#[path = "stores/writing.rs"]
+mod writing;
 
 fn seconds() -> u64 {
     let text = std::env::var("ARCHESTRA_TEST_SECONDS").unwrap_or_else(|_| "10".to_owned());
     text.parse().expect("ARCHESTRA_TEST_SECONDS is a number of seconds")
-}
-
-/// A key file, made as the documentation says.
-fn key_file(home: &Home, name: &str) -> PathBuf {
-    let path = home.path().join(name);
-    let script = format!("(umask 077; echo \"k1 $(head -c 32 /dev/urandom | base64)\" > {})", path.display());
-    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
-    path
 }
 
 fn on(database: &Database, key: &Path) -> Start {
@@ -73,7 +78,7 @@ fn refused(home: &Home, args: &[&str], url: Option<&str>) -> (i32, String) {
 async fn a_database_that_cannot_be_used_is_refused_with_a_remedy() {
     let home = Home::new();
     let database = Database::new();
-    let key = key_file(&home, "key");
+    let key = home.key_file("key");
     let key = key.to_str().unwrap();
     let keyed = ["--key-file", key];
     let closed = binary::free_port();
@@ -95,7 +100,7 @@ async fn a_database_that_cannot_be_used_is_refused_with_a_remedy() {
     assert!(code == 1 && said.contains("CREATE DATABASE \"nowhere\""), "{said}");
 
     let binary = home.start(&on(&database, Path::new(key))).await;
-    let other = key_file(&home, "other-key");
+    let other = home.key_file("other-key");
     let (code, said) = refused(&home, &["--key-file", other.to_str().unwrap()], Some(&database.url()));
     assert!(code == 1 && said.contains("same key file"), "{said}");
     assert!(binary.stop().await.success());
@@ -109,7 +114,7 @@ async fn a_database_that_cannot_be_used_is_refused_with_a_remedy() {
 #[ignore = "needs a PostgreSQL server"]
 async fn a_change_through_one_process_is_seen_by_calls_through_the_other() {
     let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
-    let start = on(&database, &key_file(&homes[0], "key"));
+    let start = on(&database, &homes[0].key_file("key"));
     let (first, second) = tokio::join!(homes[0].start(&start), homes[1].start(&start));
     changes_reach(first, second).await;
 }
@@ -118,7 +123,7 @@ async fn a_change_through_one_process_is_seen_by_calls_through_the_other() {
 #[ignore = "needs PostgreSQL and PgBouncer"]
 async fn a_change_is_seen_through_a_pooler_and_past_it() {
     let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
-    let key = key_file(&homes[0], "key");
+    let key = homes[0].key_file("key");
     let (direct, pooled) = (on(&database, &key), at(database.pooled_url(), &key));
     // Both find an empty database, and one of them makes its tables.
     let (first, second) = tokio::join!(homes[0].start(&direct), homes[1].start(&pooled));
@@ -180,66 +185,4 @@ async fn followed(what: &str, holds: impl AsyncFn() -> bool) -> Duration {
         assert!(asked < FOLLOWED, "{what} is not in effect after {asked:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test]
-#[ignore = "needs a PostgreSQL server"]
-async fn killed_during_writes_it_loses_nothing_that_it_acknowledged() {
-    let (database, homes) = (Database::new(), [Home::new(), Home::new()]);
-    let start = on(&database, &key_file(&homes[0], "key"));
-    let survivor = homes[1].start(&start).await;
-    let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
-    let rounds = (seconds() / 2).clamp(3, 50);
-    let mut slowest = Duration::ZERO;
-    for round in 0..rounds {
-        let killed = homes[0].start(&start).await;
-        let mut writers = JoinSet::new();
-        for n in 0..4 {
-            writers.spawn(write(killed.api(), format!("killed-{round}-{n}"), Arc::clone(&acknowledged)));
-        }
-        writers.spawn(write(survivor.api(), format!("survivor-{round}"), Arc::clone(&acknowledged)));
-        tokio::time::sleep(Duration::from_millis(200 + round * 37 % 400)).await;
-        killed.kill().await;
-        // What it held open ends with it, and holds up nobody.
-        let begun = Instant::now();
-        survivor.api().post("/api/v1/entries", &entry(&format!("after-{round}"))).await.ok();
-        slowest = slowest.max(begun.elapsed());
-        writers.shutdown().await;
-        all_there(&survivor, &acknowledged).await;
-    }
-    let acknowledged = acknowledged.lock().unwrap().len();
-    println!("{rounds} kills, {acknowledged} entries acknowledged; a write right after took at most {slowest:?}");
-    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
-    assert!(acknowledged as u64 > rounds * 3, "hardly anything was written: {acknowledged}");
-    assert!(survivor.stop().await.success());
-}
-
-fn entry(name: &str) -> Value {
-    json!({ "name": name, "scope": "organization", "remote": { "url": "http://127.0.0.1:9/mcp" } })
-}
-
-/// Saves entries until nobody answers, and notes those of which it was said that they are saved.
-async fn write(api: Api, name: String, acknowledged: Arc<Mutex<BTreeSet<String>>>) {
-    for n in 0.. {
-        let name = format!("{name}-{n}");
-        let Some(answer) = api.try_send(http::Method::POST, "/api/v1/entries", Some(&entry(&name))).await else {
-            return;
-        };
-        assert!((200..300).contains(&answer.status), "{} {}", answer.status, answer.text());
-        acknowledged.lock().unwrap().insert(name);
-    }
-}
-
-async fn all_there(binary: &Running, acknowledged: &Mutex<BTreeSet<String>>) {
-    let mut missing = acknowledged.lock().unwrap().clone();
-    let mut path = "/api/v1/entries?limit=1000".to_owned();
-    loop {
-        let page = binary.api().get(&path).await.ok();
-        for item in page["items"].as_array().unwrap() {
-            missing.remove(item["name"].as_str().unwrap());
-        }
-        let Some(next) = page["nextCursor"].as_str() else { break };
-        path = format!("/api/v1/entries?limit=1000&cursor={next}");
-    }
-    assert!(missing.is_empty(), "{missing:?}");
 }
