@@ -176,7 +176,7 @@ async fn replace(
     Ok(Resource::new(user.version.0, user.into()))
 }
 
-/// Removes a user: out of every team, with all tokens.
+/// Removes a user: out of every team, with all tokens, and all that the user allowed to clients.
 #[utoipa::path(delete, path = "/users/{user}", tag = "users", params(("user" = String, Path)), responses((status = 204)))]
 async fn remove(
     State(state): State<AdminState>,

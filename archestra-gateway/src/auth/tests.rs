@@ -3,7 +3,6 @@
 use super::*;
 use crate::route::{Freshness, Source};
 use archestra_core::{
-    feed::StoreRevision,
     id::ConsumerId,
     identity::{AuthMethod, Caller, IdentityChanges, IdentityStore, PlainToken, RoleName, TokenOwner},
     secret::Expect,

@@ -144,6 +144,7 @@ fn what_could_never_be_used_is_refused() {
 }
 
 #[test]
+#[expect(clippy::needless_pass_by_value, reason = "what is stored reads best in place")]
 fn both_survive_json_and_hold_no_token() {
     fn survives<T: Serialize + DeserializeOwned>(stored: Value) {
         let value: T = serde_json::from_value(stored.clone()).unwrap();
