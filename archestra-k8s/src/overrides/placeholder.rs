@@ -198,7 +198,7 @@ impl Values {
 
 /// The secret that a value is nothing but the placeholder of.
 fn secret_of(value: &Node) -> Option<&str> {
-    value.text()?.strip_prefix("${secret.")?.strip_suffix('}')
+    value.text()?.strip_prefix("${secret.")?.strip_suffix('}').filter(|name| !name.contains('}'))
 }
 
 /// What a value is used for, as far as it decides how it is written.

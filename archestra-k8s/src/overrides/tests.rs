@@ -93,6 +93,9 @@ fn placeholders_that_stand_for_nothing_are_refused() {
     assert_refused("metadata:\n  annotations:\n    a: ${env.KEY}\n", &["line 3", "KEY is secret"]);
     assert_refused("metadata:\n  annotations:\n    a: ${secret.KEY}\n", &["line 3", "readable"]);
     assert_refused("metadata:\n  annotations:\n    a: ${secret.OTHER}\n", &["line 3", "no secret variable OTHER"]);
+    // Two of them are not one with a strange name, which would be left out as blank.
+    let both = "spec: {template: {spec: {containers: [{name: mcp-server, env: [{name: A, value: '${secret.KEY} ${env.B}'}]}]}}}";
+    assert_refused(both, &["line 1", "${secret.KEY} stands where a secret would be readable"]);
 }
 
 #[test]
