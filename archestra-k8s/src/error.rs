@@ -65,7 +65,7 @@ pub(crate) fn from_status(operation: &'static str, status: &Status) -> Error {
             "change the workload, or the rule of the cluster that refuses it",
         ));
     }
-    if status.message.contains("does not support dry run") {
+    if takes_no_dry_run(status) {
         let operation = "try a change before it is made: an admission webhook of the cluster does not support dry runs";
         return Error::Unsupported { backend: BACKEND, operation };
     }
@@ -179,6 +179,13 @@ fn is_rbac(message: &str) -> bool {
 fn is_denied(message: &str) -> bool {
     let says = |who: &str, what: &str| message.contains(who) && message.contains(what);
     says("admission webhook ", " denied the request") || says("ValidatingAdmissionPolicy ", " denied request")
+}
+
+/// The API server's own words for a webhook that it does not call for a dry run. Whoever writes what is applied is quoted in other
+/// answers, and must not pass for it.
+fn takes_no_dry_run(status: &Status) -> bool {
+    let said = &status.message;
+    status.code == 400 && said.starts_with("admission webhook ") && said.ends_with(" does not support dry run")
 }
 
 fn names_namespace(status: &Status) -> bool {

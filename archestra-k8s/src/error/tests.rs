@@ -49,6 +49,20 @@ fn a_webhook_that_is_away_is_told_from_a_server_that_is() {
 }
 
 #[test]
+fn what_is_quoted_does_not_pass_for_a_webhook_that_takes_no_dry_runs() {
+    let phrase = "admission webhook \"a\" does not support dry run";
+    for (code, message) in [
+        (422, format!("Deployment.apps \"x\" is invalid: spec.template.spec.nodeName: Invalid value: {phrase:?}: no name")),
+        (400, format!("Deployment in version \"v1\" cannot be handled as a Deployment: unknown field {phrase:?}")),
+        (400, format!("strict decoding error: unknown field {phrase}")),
+        (422, phrase.to_owned()),
+    ] {
+        let refused = error(json!({"code": code, "message": message}));
+        assert!(is_refusal(&refused), "{refused:?}");
+    }
+}
+
+#[test]
 fn where_a_workload_is_put_is_told_from_what_it_says() {
     for message in [
         "deployments.apps \"x\" is forbidden: exceeded quota: small, requested: count/deployments.apps=1, used: 1, limited: 1",
