@@ -127,8 +127,8 @@ pub(crate) fn may_host(state: &AdminState, who: &Who, spec: &EntrySpec) -> Resul
     Err(Problem::forbidden(Permission(On::Entry, Action::Admin), what))
 }
 
-/// Refuses pull secrets, and Secrets and ConfigMaps that variables come from, that the caller may not use, unless the entry names
-/// them already.
+/// Refuses pull secrets that the caller may not use, unless the entry names them already; and Secrets and ConfigMaps that
+/// variables come from, unless the entry runs as before.
 ///
 /// # Errors
 /// A finding for each, or what the runtime answered.
@@ -174,24 +174,18 @@ async fn unknown_sources(
     spec: &EntrySpec,
     before: Option<&EntrySpec>,
 ) -> Result<Vec<Finding>, Problem> {
-    let kept: BTreeSet<_> = before.into_iter().flat_map(sources).map(|source| (source.kind, &source.name)).collect();
-    let (places, chosen): (Vec<_>, Vec<_>) =
-        sources(spec).cloned().enumerate().filter(|(_, source)| !kept.contains(&(source.kind, &source.name))).unzip();
+    // A container can read them, unlike pull secrets: whoever changes what runs must be let to read them too.
+    if before.is_some_and(|before| before.self_hosted == spec.self_hosted) {
+        return Ok(Vec::new());
+    }
     let malformed = spec.findings().iter().any(|finding| finding.field.starts_with("selfHosted.envFrom"));
     if malformed {
         // Saving says what is wrong with it.
         return Ok(Vec::new());
     }
-    let unknown = state.lifecycle.unknown_sources(&scope_of(who), &chosen).await?;
-    let placed = |(n, finding): (usize, Finding)| {
-        let at = places.get(n).map(|place| format!("selfHosted.envFrom[{place}]"));
-        finding.under(&at.unwrap_or_else(|| "selfHosted.envFrom".to_owned()))
-    };
-    Ok(unknown.into_iter().map(placed).collect())
-}
-
-fn sources(spec: &EntrySpec) -> impl Iterator<Item = &EnvFrom> {
-    spec.self_hosted.iter().flat_map(|hosted| &hosted.env_from)
+    let sources: Vec<EnvFrom> = spec.self_hosted.iter().flat_map(|hosted| &hosted.env_from).cloned().collect();
+    let unknown = state.lifecycle.unknown_sources(&scope_of(who), &sources).await?;
+    Ok(unknown.into_iter().map(|(n, finding)| finding.under(&format!("selfHosted.envFrom[{n}]"))).collect())
 }
 
 /// The existing pull secrets that an entry names, with their positions.

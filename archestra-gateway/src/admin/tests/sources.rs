@@ -37,7 +37,7 @@ async fn only_what_may_be_used_can_be_named_and_the_place_is_told() {
 }
 
 #[tokio::test]
-async fn what_an_entry_names_already_it_may_go_on_naming() {
+async fn what_an_entry_names_already_it_names_for_what_runs_already_only() {
     let rig = rig().await;
     let spec: archestra_core::catalog::EntrySpec =
         serde_json::from_value(entry(&json!([{"type": "secret", "name": "once"}]))).unwrap();
@@ -50,10 +50,19 @@ async fn what_an_entry_names_already_it_may_go_on_naming() {
     };
     let absent = archestra_core::feed::Expect::Absent;
     rig.state.lifecycle.save_entry(None, draft, absent).await.unwrap();
-    let kept =
-        entry(&json!([{"type": "secret", "name": "shared"}, {"type": "secret", "name": "once", "prefix": "A_"}]));
-    rig.put(&rig.admin, "/entries/files", kept).await.expect(200);
-    let more = entry(&json!([{"type": "secret", "name": "once"}, {"type": "configMap", "name": "once"}]));
+    let once = json!([{"type": "secret", "name": "once"}]);
+    let mut described = entry(&once);
+    described["description"] = "The same server".into();
+    rig.put(&rig.admin, "/entries/files", described).await.expect(200);
+
+    let mut printing = entry(&once);
+    printing["selfHosted"]["command"] = json!(["env"]);
+    let document = json!({"apiVersion": "archestra.dev/v1", "entries": [printing]}).to_string();
+    let problem = rig.apply(&rig.admin, "", &document).await.problem(422);
+    assert_eq!(problem.findings[0].field, "entries[0].selfHosted.envFrom[0].name");
+    let problem = rig.put(&rig.admin, "/entries/files", printing).await.problem(422);
+    assert_eq!(problem.findings[0].field, "selfHosted.envFrom[0].name");
+    let more = entry(&json!([{"type": "secret", "name": "shared"}, {"type": "secret", "name": "once", "prefix": "A_"}]));
     let problem = rig.put(&rig.admin, "/entries/files", more).await.problem(422);
     assert_eq!(problem.findings[0].field, "selfHosted.envFrom[1].name");
 }
