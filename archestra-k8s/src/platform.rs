@@ -22,16 +22,19 @@ pub(crate) enum Template {
     One,
     /// A pod behind a bridge has 30 s, in which calls under way finish; every container has requests and limits.
     Two,
+    /// What is generated is that of `Two`; whose ConfigMaps deployment YAML reads is looked at.
+    Three,
 }
 
 impl Template {
     /// That of revisions that are made now.
-    pub(crate) const TODAY: Self = Self::Two;
+    pub(crate) const TODAY: Self = Self::Three;
 
     const fn label(self) -> &'static str {
         match self {
             Self::One => "1",
             Self::Two => "2",
+            Self::Three => "3",
         }
     }
 
@@ -41,7 +44,7 @@ impl Template {
             None if stored.is_empty() => Ok(Self::TODAY),
             None => Ok(Self::One),
             Some(label) => {
-                let known = [Self::One, Self::Two].into_iter().find(|one| one.label() == label);
+                let known = [Self::One, Self::Two, Self::Three].into_iter().find(|one| one.label() == label);
                 known.ok_or_else(|| unreadable(TEMPLATE))
             }
         }
@@ -162,6 +165,8 @@ mod tests {
         let mut stored = Platform::today(&config, &Scheduling::default());
         let template = |stored: &BTreeMap<String, String>| Platform::stored(stored, &config).unwrap().template;
         assert_eq!(template(&stored), Template::TODAY);
+        stored.insert(TEMPLATE.to_owned(), "2".to_owned());
+        assert_eq!(template(&stored), Template::Two);
         stored.remove(TEMPLATE);
         assert_eq!(template(&stored), Template::One);
         assert_eq!(template(&BTreeMap::new()), Template::TODAY, "what was not made yet is made as of today");

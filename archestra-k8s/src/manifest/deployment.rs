@@ -28,7 +28,7 @@ pub(super) fn generated(cx: &Context<'_>, wiring: Wiring) -> Value {
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": match (wiring, cx.platform.template) {
-            (Wiring::Bridge, Template::Two) => BRIDGE_GRACE_SECONDS,
+            (Wiring::Bridge, Template::Two | Template::Three) => BRIDGE_GRACE_SECONDS,
             (Wiring::Bridge, Template::One) | (Wiring::Http | Wiring::Attach, _) => GRACE_SECONDS,
         },
         "securityContext": pod_security(cx.user()),

@@ -213,6 +213,16 @@ fn what_was_made_with_the_first_template_is_as_it_was() {
 }
 
 #[test]
+fn what_was_made_with_the_second_template_is_what_is_made_today() {
+    for spec in [stdio(), http()] {
+        let mut spec = WorkloadSpec { platform: Platform::today(&config(), &Scheduling::default()), ..spec };
+        let today = made(spec.clone());
+        spec.platform.insert("template".to_owned(), "2".to_owned());
+        assert_eq!(made(spec).deployment, today.deployment, "nothing rolls");
+    }
+}
+
+#[test]
 fn only_real_changes_roll() {
     let hash = |workload: &Workload| {
         let desired = desired(workload, &config(), "servers").unwrap();

@@ -355,6 +355,22 @@ fn secrets_and_config_maps_are_read_where_the_operator_names_them() {
 }
 
 #[test]
+fn config_maps_of_what_was_saved_before_they_were_looked_at_are_read_as_before() {
+    let config = KubernetesConfig::default();
+    let mut platform = Platform::today(&config, None);
+    for yaml in readings(EnvFromKind::ConfigMap, "somebodys") {
+        assert_refused(&yaml, &["\"somebodys\" is not this workload's"]);
+        platform.insert("template".to_owned(), "2".to_owned());
+        let before = WorkloadSpec { platform: platform.clone(), ..spec(&yaml) };
+        assert_eq!(validate::findings(&before, &config), [], "{yaml}");
+    }
+    for yaml in readings(EnvFromKind::Secret, "somebodys") {
+        let before = WorkloadSpec { platform: platform.clone(), ..spec(&yaml) };
+        assert!(!validate::findings(&before, &config).is_empty(), "{yaml}");
+    }
+}
+
+#[test]
 fn volumes_labels_and_graces_that_harm_nobody_are_taken() {
     let pod = pod("
 metadata: {labels: {cost-center: '42'}}

@@ -68,7 +68,7 @@ impl Check<'_> {
     /// The reference to a ConfigMap under this key.
     pub(super) fn config_map_in(&mut self, value: &Value, key: &str) {
         // What was saved before this was looked at is applied again as it was.
-        if self.cx.platform.template >= Template::Two {
+        if self.cx.platform.template >= Template::Three {
             self.inside(value, key, |check, map| {
                 check.inside(map, "name", |check, name| check.object(EnvFromKind::ConfigMap, name));
             });
