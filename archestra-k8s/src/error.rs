@@ -211,7 +211,11 @@ fn findings(status: &Status, said: &str, remedy: &str) -> Vec<Finding> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let named: Vec<_> = causes
         .filter(|cause| !cause.message.is_empty() && !cause.field.is_empty())
-        .map(|cause| Finding::new(cause.field.clone(), cause.message.clone(), remedy))
+        .map(|cause| {
+            // A webhook chooses its causes' fields, and does not say by one where a workload is put.
+            let field = if cause.field == NAMESPACE { "workload" } else { &cause.field };
+            Finding::new(field, cause.message.clone(), remedy)
+        })
         .collect();
     if named.is_empty() { vec![Finding::new("workload", said, remedy)] } else { named }
 }

@@ -52,7 +52,12 @@ fn a_webhook_that_is_away_is_told_from_a_server_that_is() {
 fn what_is_quoted_does_not_pass_for_a_webhook_that_takes_no_dry_runs() {
     let phrase = "admission webhook \"a\" does not support dry run";
     for (code, message) in [
-        (422, format!("Deployment.apps \"x\" is invalid: spec.template.spec.nodeName: Invalid value: {phrase:?}: no name")),
+        (
+            422,
+            format!(
+                "Deployment.apps \"x\" is invalid: spec.template.spec.nodeName: Invalid value: {phrase:?}: no name"
+            ),
+        ),
         (400, format!("Deployment in version \"v1\" cannot be handled as a Deployment: unknown field {phrase:?}")),
         (400, format!("strict decoding error: unknown field {phrase}")),
         (422, phrase.to_owned()),
@@ -86,6 +91,17 @@ fn every_cause_is_a_finding_with_its_field() {
     assert_eq!(findings.len(), 2);
     assert_eq!(findings[0].field, "spec.template.spec.containers[0].image");
     assert!(findings[0].reason.contains("must not contain spaces"));
+}
+
+#[test]
+fn no_cause_of_a_webhook_is_about_where_a_workload_is_put() {
+    for code in [403, 422] {
+        let message = "admission webhook \"rules.example.com\" denied the request: not here";
+        let denied = error(json!({"code": code, "message": message,
+            "details": {"causes": [{"message": "not here", "field": "namespace"}]}}));
+        let Error::Invalid(findings) = denied else { panic!("not a refusal: {denied:?}") };
+        assert_eq!((findings[0].field.as_str(), findings[0].reason.as_str()), ("workload", "not here"));
+    }
 }
 
 #[test]
