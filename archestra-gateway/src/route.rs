@@ -13,7 +13,7 @@ mod tool;
 
 pub(crate) use committed::Committed;
 pub(crate) use follow::{Follower, Routes};
-pub(crate) use freshness::{Freshness, Source};
+pub(crate) use freshness::{Freshness, Source, Told};
 pub(crate) use list::ToolList;
 pub(crate) use mirror::RouteParts;
 pub(crate) use names::Names;

@@ -7,7 +7,7 @@ use super::{
     usage::{Bounds, Usage, Usages},
 };
 use crate::{
-    route::{Freshness, Source},
+    route::{Freshness, Source, Told},
     upstream::{Flights, Tasks},
 };
 use archestra_core::{
@@ -275,6 +275,7 @@ impl IdentityFollower {
         let mut since = None;
         loop {
             let mut feed = self.authenticator.store.changes(since);
+            let mut told = Told::default();
             loop {
                 let asked = Instant::now();
                 let Some(event) = feed.next().await else { break };
@@ -282,7 +283,10 @@ impl IdentityFollower {
                     Ok(event) => {
                         since = Some(event.revision());
                         self.authenticator.notice(&event);
-                        self.authenticator.freshness.confirm(Source::Identity, asked);
+                        let holds = told.since(&event, asked);
+                        if !matches!(event, FeedEvent::Changed { .. }) {
+                            self.authenticator.freshness.confirm(Source::Identity, holds);
+                        }
                     }
                     Err(error) => tracing::warn!(%error, "the identity store's change feed is interrupted"),
                 }

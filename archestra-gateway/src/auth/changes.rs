@@ -44,14 +44,14 @@ impl Changes {
         for key in keys {
             match key.kind() {
                 // No caller is made of these, and the tokens that go with a grant are named themselves.
-                IdentityKind::Grant | IdentityKind::Consent => {}
+                IdentityKind::Grant
+                | IdentityKind::Consent
+                | IdentityKind::IdentityProvider
+                | IdentityKind::LinkedIdentity => {}
                 IdentityKind::Token | IdentityKind::User | IdentityKind::Client => {
                     self.group(key.uuid()).fetch_max(at, Ordering::AcqRel);
                 }
-                IdentityKind::Team
-                | IdentityKind::Role
-                | IdentityKind::IdentityProvider
-                | IdentityKind::LinkedIdentity => {
+                IdentityKind::Team | IdentityKind::Role => {
                     self.everybody.fetch_max(at, Ordering::AcqRel);
                 }
             }

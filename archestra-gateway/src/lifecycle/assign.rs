@@ -2,7 +2,7 @@
 
 use super::Lifecycle;
 use archestra_core::{
-    Result,
+    Error, Result,
     catalog::{CatalogChanges, CatalogStoreExt, Entry, Kind, Labels, Query},
     consumer::{Assignment, Consumer, ReconcileInput, ToolAssignment, reconcile},
     feed::Versioned,
@@ -140,11 +140,22 @@ impl Lifecycle {
 
     /// Makes the assignments of one consumer what they should be.
     pub(super) async fn reassign(&self, assigner: &mut Assigner<'_>, consumer: &Consumer) -> Result<()> {
-        let changes = assigner.changes(consumer).await?;
+        if assigner.changes(consumer).await?.is_empty() {
+            return Ok(());
+        }
+        // What was read for several consumers may be older than the assignments of this one, which would then seem to be of
+        // nothing: before anything is done, all that explains them is read after them.
+        let consumer = match self.catalog().get_one::<Consumer>(consumer.id).await {
+            Ok(consumer) => consumer,
+            Err(Error::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let changes = Assigner::new(self).changes(&consumer.value).await?;
         if changes.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.commit(changes).await {
+        let (expect, consumer) = (consumer.expect(), consumer.value);
+        if let Err(error) = self.commit(changes.require(consumer.id, expect)).await {
             tracing::debug!(consumer = %consumer.id, %error, "the assignments of a consumer changed meanwhile");
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Follows the catalog's change feed and swaps in a new snapshot after each commit, building only what it touched.
 
 use super::{
-    Freshness, Snapshot, Source,
+    Freshness, Snapshot, Source, Told,
     mirror::{Affected, Mirror, RouteParts},
     names::{Known, Names},
 };
@@ -182,27 +182,21 @@ struct Feed {
     events: BoxStream<'static, Result<FeedEvent<RecordKey>, Error>>,
     /// What came right behind commits and is none.
     behind: Option<(Instant, Result<FeedEvent<RecordKey>, Error>)>,
-    /// When the first commit was asked for that came since the last confirmation.
-    unconfirmed: Option<Instant>,
+    told: Told,
     ended: bool,
 }
 
 impl Feed {
     fn new(events: BoxStream<'static, Result<FeedEvent<RecordKey>, Error>>) -> Self {
-        Self { events, behind: None, unconfirmed: None, ended: false }
+        Self { events, behind: None, told: Told::default(), ended: false }
     }
 
     /// The next event, and since when it holds. A confirmation holds since it was asked for, and not only since its answer has
-    /// been worked off; one that follows commits while others are made speaks of when the first of them was asked for.
+    /// been worked off.
     async fn next(&mut self) -> Option<(Instant, Result<FeedEvent<RecordKey>, Error>)> {
         let (asked, event) = self.take().await?;
         let since = match &event {
-            Ok(FeedEvent::Changed { .. }) => *self.unconfirmed.get_or_insert(asked),
-            Ok(FeedEvent::Confirmed { .. }) => self.unconfirmed.take().unwrap_or(asked),
-            Ok(FeedEvent::Resync { .. }) => {
-                self.unconfirmed = None;
-                asked
-            }
+            Ok(event) => self.told.since(event, asked),
             Err(_) => asked,
         };
         Some((since, event))

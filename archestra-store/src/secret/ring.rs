@@ -65,9 +65,9 @@ impl SqlSecrets {
     /// # Errors
     /// [`Error::Conflict`] when any other replica was there within the last minute, and why the database does not answer.
     pub async fn claim_alone(&self, instance: &str) -> Result<RingClaim> {
-        // Two of them must not fit each other either.
+        // Two of them must not fit each other either, nor be taken for each other where both have the same name.
         let unique = uuid::Uuid::now_v7().simple();
-        self.claim(instance, format!("{ALONE}{unique}")).await
+        self.claim(&format!("{instance} {unique}"), format!("{ALONE}{unique}")).await
     }
 
     async fn claim(&self, instance: &str, fingerprint: String) -> Result<RingClaim> {
@@ -202,9 +202,9 @@ mod tests {
         assert!(said.contains("replica-1 runs on this database; stop it first"), "{said}");
         replica.release().await.unwrap();
         let alone = secrets.claim_alone("migration-1").await.unwrap();
-        for claimed in [secrets.claim_ring("replica-2").await, secrets.claim_alone("migration-2").await] {
+        for claimed in [secrets.claim_ring("replica-2").await, secrets.claim_alone("migration-1").await] {
             let said = refused(claimed);
-            assert!(said.contains("migration-1 has this database for itself"), "{said}");
+            assert!(said.contains("migration-1 ") && said.contains(" has this database for itself"), "{said}");
         }
         // Whoever was killed is gone after a while.
         let gone = Query::update().table(RINGS).value("seen_at", 0).take();
