@@ -1,7 +1,7 @@
 //! What the API server says, and the way to it, as errors of the traits: the one place.
 
 use archestra_core::{Error, Finding, Result};
-use kube::core::Status;
+use kube::core::{Status, response::StatusCause};
 use std::{error::Error as StdError, future::Future, time::Duration};
 
 /// What we call ourselves in errors.
@@ -206,18 +206,22 @@ fn subject(status: &Status) -> (&'static str, String) {
     (kind, details.name.clone())
 }
 
-/// One finding for each cause that names a field, or one for all of it.
+/// One finding for each cause where one names a field, or one for all of it.
 fn findings(status: &Status, said: &str, remedy: &str) -> Vec<Finding> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    let named: Vec<_> = causes
-        .filter(|cause| !cause.message.is_empty() && !cause.field.is_empty())
-        .map(|cause| {
+    let causes: Vec<_> = causes.filter(|cause| !cause.message.is_empty()).collect();
+    if causes.iter().all(|cause| cause.field.is_empty()) {
+        return vec![Finding::new("workload", said, remedy)];
+    }
+    let finding = |cause: &StatusCause| {
+        let field = match cause.field.as_str() {
             // A webhook chooses its causes' fields, and does not say by one where a workload is put.
-            let field = if cause.field == NAMESPACE { "workload" } else { &cause.field };
-            Finding::new(field, cause.message.clone(), remedy)
-        })
-        .collect();
-    if named.is_empty() { vec![Finding::new("workload", said, remedy)] } else { named }
+            "" | NAMESPACE => "workload",
+            field => field,
+        };
+        Finding::new(field, cause.message.clone(), remedy)
+    };
+    causes.into_iter().map(finding).collect()
 }
 
 #[cfg(test)]

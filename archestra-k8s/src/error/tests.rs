@@ -94,6 +94,15 @@ fn every_cause_is_a_finding_with_its_field() {
 }
 
 #[test]
+fn a_cause_without_a_field_is_told_beside_one_with_a_field() {
+    let invalid = error(json!({"code": 422, "reason": "Invalid", "message": "Deployment.apps \"x\" is invalid: [...]",
+        "details": {"causes": [{"message": "Required value", "field": "spec.selector"}, {"message": "no owner"}]}}));
+    let Error::Invalid(findings) = invalid else { panic!("not a refusal: {invalid:?}") };
+    let told: Vec<_> = findings.iter().map(|one| (one.field.as_str(), one.reason.as_str())).collect();
+    assert_eq!(told, [("spec.selector", "Required value"), ("workload", "no owner")]);
+}
+
+#[test]
 fn no_cause_of_a_webhook_is_about_where_a_workload_is_put() {
     for code in [403, 422] {
         let message = "admission webhook \"rules.example.com\" denied the request: not here";
