@@ -32,6 +32,7 @@ pub(crate) async fn check(cluster: &Cluster, namespace: &str, spec: &WorkloadSpe
         }),
         Err(error) => Err(match error::unjudged(&error) {
             Some(said) => {
+                tracing::warn!(%error, "a webhook that is to judge a workload could not be called");
                 let remedy = "nothing is taken until the webhook answers; ask whoever runs the cluster";
                 Error::invalid("cluster", said, remedy)
             }

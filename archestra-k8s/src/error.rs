@@ -122,16 +122,19 @@ pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Invalid(_))
 }
 
-/// What the API server said where it could not ask one of its webhooks, and so refused what the webhook is to judge.
-pub(crate) fn unjudged(error: &Error) -> Option<&str> {
-    match error {
-        Error::Unavailable { reason, source: None, .. }
-            if reason.contains("failed calling") && reason.contains("webhook") =>
-        {
-            Some(reason)
-        }
-        _ => None,
-    }
+/// That the API server could not ask one of its webhooks, and which, and so refused what the webhook is to judge. Where the webhook
+/// is in the cluster is not for whoever asked.
+pub(crate) fn unjudged(error: &Error) -> Option<String> {
+    let Error::Unavailable { reason, source: None, .. } = error else { return None };
+    let (_, rest) = reason.split_once("failed calling")?;
+    let (_, rest) = rest.split_once("webhook")?;
+    let name = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split_once('"'));
+    Some(
+        name.map_or_else(
+            || "failed calling a webhook".to_owned(),
+            |(name, _)| format!("failed calling webhook {name:?}"),
+        ),
+    )
 }
 
 /// The whole chain of causes, without repeating what a cause's text already holds.

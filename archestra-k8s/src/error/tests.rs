@@ -42,7 +42,10 @@ fn whatever_status_a_webhook_denies_with_it_is_a_refusal() {
 fn a_webhook_that_is_away_is_told_from_a_server_that_is() {
     let message = "Internal error occurred: failed calling webhook \"rules.example.com\": connection refused";
     let away = error(json!({"code": 500, "reason": "InternalError", "message": message}));
-    assert!(away.is_retryable() && unjudged(&away).unwrap().contains(message), "{away:?}");
+    assert!(away.is_retryable() && away.to_string().contains(message), "{away:?}");
+    assert_eq!(unjudged(&away).unwrap(), "failed calling webhook \"rules.example.com\"");
+    let nameless = error(json!({"code": 500, "message": "failed calling the webhook: dial tcp 10.0.0.1:443"}));
+    assert_eq!(unjudged(&nameless).unwrap(), "failed calling a webhook");
     assert_eq!(unjudged(&error(json!({"code": 500, "message": "etcdserver: request timed out"}))), None);
     let dry = "admission webhook \"rules.example.com\" does not support dry run";
     assert_eq!(error(json!({"code": 400, "reason": "BadRequest", "message": dry})).kind(), ErrorKind::Unsupported);
