@@ -62,7 +62,8 @@ async fn what_an_entry_names_already_it_names_for_what_runs_already_only() {
     assert_eq!(problem.findings[0].field, "entries[0].selfHosted.envFrom[0].name");
     let problem = rig.put(&rig.admin, "/entries/files", printing).await.problem(422);
     assert_eq!(problem.findings[0].field, "selfHosted.envFrom[0].name");
-    let more = entry(&json!([{"type": "secret", "name": "shared"}, {"type": "secret", "name": "once", "prefix": "A_"}]));
+    let more =
+        entry(&json!([{"type": "secret", "name": "shared"}, {"type": "secret", "name": "once", "prefix": "A_"}]));
     let problem = rig.put(&rig.admin, "/entries/files", more).await.problem(422);
     assert_eq!(problem.findings[0].field, "selfHosted.envFrom[1].name");
 }
