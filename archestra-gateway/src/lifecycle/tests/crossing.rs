@@ -1,6 +1,6 @@
 //! Operations of several replicas that cross each other: what is newest wins, and nothing that is healthy goes.
 
-use super::*;
+use super::{super::assign::Assigner, *};
 use archestra_core::{catalog::CatalogChanges, runtime::RevisionNumber, testing::Faulty};
 
 /// Another replica on the same stores and the same runtime.
@@ -106,4 +106,21 @@ async fn a_replaced_secret_that_a_row_names_again_stays() {
     rig.catalog.commit(CatalogChanges::new().put(before, Expect::Any)).await.unwrap();
     rig.quiet().await;
     rig.secrets.get(&old).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn assignments_that_are_newer_than_what_was_read_to_judge_them_stay() {
+    let rig = Rig::new();
+    let mut spec = hosted("files");
+    spec.labels.insert("a", "b");
+    let entry = rig.save(spec).await;
+    let gateway = rig.save_consumer(automatic("g", "a", "b")).await.unwrap().value;
+    let mut old = Assigner::among(&rig.lifecycle, Vec::new());
+    let id = rig.install(&entry, owner(), &[("API_KEY", "k3y")]).await.unwrap().value.id;
+    rig.ready(id).await;
+    let assigned = rig.names(gateway.id).await;
+    assert!(!assigned.is_empty());
+    assert!(!old.changes(&gateway).await.unwrap().is_empty(), "by what was read before they are of nothing");
+    rig.lifecycle.reassign(&mut old, &gateway).await.unwrap();
+    assert_eq!(rig.names(gateway.id).await, assigned);
 }
