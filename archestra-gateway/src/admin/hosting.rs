@@ -175,7 +175,10 @@ async fn unknown_sources(
     before: Option<&EntrySpec>,
 ) -> Result<Vec<Finding>, Problem> {
     // A container can read them, unlike pull secrets: whoever changes what runs must be let to read them too.
-    if before.is_some_and(|before| before.self_hosted == spec.self_hosted) {
+    let same = |before: &EntrySpec| {
+        before.self_hosted == spec.self_hosted && before.shared_deployment == spec.shared_deployment
+    };
+    if before.is_some_and(same) {
         return Ok(Vec::new());
     }
     let malformed = spec.findings().iter().any(|finding| finding.field.starts_with("selfHosted.envFrom"));
@@ -184,7 +187,9 @@ async fn unknown_sources(
         return Ok(Vec::new());
     }
     let sources: Vec<EnvFrom> = spec.self_hosted.iter().flat_map(|hosted| &hosted.env_from).cloned().collect();
-    let unknown = state.lifecycle.unknown_sources(&scope_of(who), &sources).await?;
+    // What everybody shares runs for no team.
+    let reader = if spec.shared_deployment { Scope::Teams(BTreeSet::new()) } else { scope_of(who) };
+    let unknown = state.lifecycle.unknown_sources(&reader, &sources).await?;
     Ok(unknown.into_iter().map(|(n, finding)| finding.under(&format!("selfHosted.envFrom[{n}]"))).collect())
 }
 
