@@ -2,7 +2,7 @@
 #![no_main]
 
 use archestra_core::{
-    Error,
+    Error, Finding,
     catalog::SelfHosted,
     runtime::{EnvValue, RevisionNumber, Workload, WorkloadEnv, WorkloadSpec, WorkloadTransport},
 };
@@ -20,7 +20,9 @@ fuzz_target!(|text: &str| {
     let findings = findings(&workload.spec, &config);
     match preview(&workload, &config) {
         Ok(manifest) => {
-            assert!(findings.is_empty(), "{findings:?}");
+            // A secret that nobody gave is left out when a workload is made; that an entry does not declare it is found before.
+            let undeclared = |finding: &Finding| finding.reason.contains("there is no secret variable");
+            assert!(findings.iter().all(undeclared), "{findings:?}");
             assert!(manifest.documents.iter().all(|document| !document.contains(SECRET)), "a secret shows");
             let deployment = manifest.documents.last().expect("a Deployment");
             assert_sound(&serde_saphyr::from_str(deployment).expect("what we write is YAML"));

@@ -45,10 +45,18 @@ impl<'a> Assigner<'a> {
 
     /// What has to change for a consumer that is, or is to be, like this.
     pub(super) async fn changes(&mut self, consumer: &Consumer) -> Result<CatalogChanges> {
+        self.changes_about(consumer, None).await
+    }
+
+    /// The same, or only what is about one entry: what others have just installed is theirs to assign, and would be assigned
+    /// twice by whoever read its tools after its assignments.
+    async fn changes_about(&mut self, consumer: &Consumer, entry: Option<EntryId>) -> Result<CatalogChanges> {
         let catalog = self.lifecycle.catalog();
         let query = Query::Assignments { consumer: Some(consumer.id), entry: None, installation: None };
         let present = catalog.list_all::<Assignment>(query).await?;
-        let versions: HashMap<AssignmentId, _> = present.iter().map(|one| (one.value.id, one.expect())).collect();
+        let concerned = |assignment: &Assignment| entry.is_none_or(|entry| assignment.entry == entry);
+        let versions: HashMap<AssignmentId, _> =
+            present.iter().filter(|one| concerned(&one.value)).map(|one| (one.value.id, one.expect())).collect();
         let present: Vec<Assignment> = present.into_iter().map(|one| one.value).collect();
 
         let entries: Vec<Entry> =
@@ -70,7 +78,7 @@ impl<'a> Assigner<'a> {
                 changes.push_put(assignment, *expect);
             }
         }
-        for assignment in outcome.create {
+        for assignment in outcome.create.into_iter().filter(concerned) {
             changes = changes.create(assignment);
         }
         Ok(changes)
@@ -83,7 +91,7 @@ impl<'a> Assigner<'a> {
             let consumer = consumer.value;
             let concerned = concerned_before(&consumer, before);
             if concerned || concerns(&consumer, entry) {
-                changes.extend(self.changes(&consumer).await?);
+                changes.extend(self.changes_about(&consumer, Some(entry.id)).await?);
             }
         }
         Ok(changes)

@@ -124,3 +124,26 @@ async fn assignments_that_are_newer_than_what_was_read_to_judge_them_stay() {
     rig.lifecycle.reassign(&mut old, &gateway).await.unwrap();
     assert_eq!(rig.names(gateway.id).await, assigned);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_installation_assigns_nothing_of_what_others_install_meanwhile() {
+    let rig = Rig::new();
+    let gateway = rig.save_consumer(automatic("g", "a", "b")).await.unwrap().value;
+    let labelled = |name| {
+        let mut spec = hosted(name);
+        spec.labels.insert("a", "b");
+        spec
+    };
+    let (files, mail) = (rig.save(labelled("files")).await, rig.save(labelled("mail")).await);
+    let id = rig.install(&mail, owner(), &[("API_KEY", "k3y")]).await.unwrap().value.id;
+    rig.ready(id).await;
+    // As whoever read its tools after its assignments sees it.
+    for assignment in rig.all::<Assignment>().await {
+        rig.lifecycle.commit(CatalogChanges::new().delete(assignment.id, Expect::Any)).await.unwrap();
+    }
+    let changes = Assigner::new(&rig.lifecycle).changes_around(&files.value, &files.value.spec.labels).await.unwrap();
+    assert!(changes.is_empty(), "{changes:?}");
+    let changes = Assigner::new(&rig.lifecycle).changes_around(&mail.value, &mail.value.spec.labels).await.unwrap();
+    assert!(!changes.is_empty());
+    assert!(rig.names(gateway.id).await.is_empty());
+}
