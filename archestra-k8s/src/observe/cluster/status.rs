@@ -61,7 +61,7 @@ async fn what_cannot_run_says_why() {
                 json!([{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "c"}}}]),
             ),
             "secret \"none\" not found",
-            "does not exist",
+            "make the Secret \"none\" in its namespace",
         ),
         (run, set("/containers/0/command", json!(["/no-such-program"])), "cannot be started", "check command"),
         (run, set("/containers/0/securityContext", json!({"runAsNonRoot": true})), "run as root", "runAsUser"),
