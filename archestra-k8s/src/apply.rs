@@ -3,7 +3,7 @@
 use crate::{
     cluster::{Cluster, Write},
     compat,
-    error::{BACKEND, is_refusal, within},
+    error::{BACKEND, is_refusal, refuses_a_field, within},
     manifest::{
         self, Desired,
         intact::{self, Marked as _},
@@ -54,9 +54,9 @@ pub(crate) async fn apply(
 ) -> Result<Outcome> {
     let desired = manifest::desired(workload, &cluster.config, namespace)?;
     let task = Task { cluster, namespace, workload, token };
-    let mut tries = 1;
+    let (mut tries, mut before) = (1, None);
     loop {
-        let error = match Box::pin(attempt(&task, &desired)).await {
+        let error = match Box::pin(attempt(&task, &desired, &mut before)).await {
             Err(error @ (Error::Conflict { .. } | Error::AlreadyExists { .. }))
                 if tries < TRIES && !error.is_stale_revision() =>
             {
@@ -87,14 +87,18 @@ enum Step<'a> {
     Keep(&'a Deployment),
     /// It is applied, and this is the mark by which a later change is seen.
     Apply(Option<String>),
+    /// It is applied without having been tried, over this one.
+    Untried(Option<&'a Deployment>),
     /// Its template cannot be applied over what is there, and is replaced first.
     Replace(&'a Deployment),
 }
 
-async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
+/// `before` is what the first try found, since a try that meets another change may have made its own already.
+async fn attempt(task: &Task<'_>, desired: &Desired, before: &mut Option<Option<Deployment>>) -> Result<Outcome> {
     let Task { cluster, namespace, workload, .. } = *task;
     let id = &workload.id;
     let observed = observed(cluster, namespace, id).await?;
+    let before = before.get_or_insert_with(|| observed.clone());
     if let Some(newer) = observed.as_ref().and_then(revision_of).filter(|there| *there > workload.revision) {
         let reason = format!(
             "revision {newer} is there, which is newer than revision {}; where the platform's records were restored from an \
@@ -122,9 +126,9 @@ async fn attempt(task: &Task<'_>, desired: &Desired) -> Result<Outcome> {
     if observed.is_some() {
         prune(cluster, namespace, id, desired).await?;
     }
-    let changed = observed.as_ref().is_none_or(|observed| {
-        !same(observed, &desired.deployment, names::OBJECTS_HASH)
-            || compat::deployment_spec(observed) != compat::deployment_spec(&deployment)
+    let changed = before.as_ref().is_none_or(|before| {
+        !same(before, &desired.deployment, names::OBJECTS_HASH)
+            || compat::deployment_spec(before) != compat::deployment_spec(&deployment)
     });
     let bridged = observed.as_ref().is_some_and(|observed| Wiring::of(&observed.metadata) == Some(Wiring::Bridge));
     if token == Token::New && bridged {
@@ -145,7 +149,7 @@ async fn check<'a>(task: &Task<'_>, observed: Option<&'a Deployment>, desired: &
     match (cluster.put("checking a Deployment", namespace, desired, Write::DryRun).await, observed) {
         (Ok(checked), _) => Ok(Step::Apply(checked.found())),
         // A webhook that takes no dry runs: it says what it thinks when it is made.
-        (Err(Error::Unsupported { .. }), _) => Ok(Step::Apply(None)),
+        (Err(Error::Unsupported { .. }), observed) => Ok(Step::Untried(observed)),
         (Err(error), Some(observed)) if is_refusal(&error) => {
             replace::template(cluster, namespace, observed, desired, Write::DryRun).await?;
             Ok(Step::Replace(observed))
@@ -259,12 +263,19 @@ async fn send(task: &Task<'_>, desired: &Desired, step: &Step<'_>) -> Result<Sen
     let mark = match step {
         Step::Keep(kept) => return Ok(Sent { deployment: (*kept).clone(), parts, token }),
         Step::Apply(mark) => mark.clone(),
+        Step::Untried(_) => None,
         Step::Replace(observed) => {
             replace::template(cluster, namespace, observed, &desired.deployment, Write::ForGood).await?;
             None
         }
     };
-    let mut applied = put(cluster, namespace, &desired.deployment, mark).await?;
+    let mut applied = match (put(cluster, namespace, &desired.deployment, mark).await, step) {
+        (Err(error), Step::Untried(Some(observed))) if refuses_a_field(&error) => {
+            replace::template(cluster, namespace, observed, &desired.deployment, Write::ForGood).await?;
+            put(cluster, namespace, &desired.deployment, None).await?
+        }
+        (applied, _) => applied?,
+    };
     if !intact::is_surely_intact(&applied) {
         // It could not be told before: once more, which changes nothing but the mark.
         applied = put(cluster, namespace, &desired.deployment, applied.found()).await?;

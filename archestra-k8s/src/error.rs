@@ -122,6 +122,11 @@ pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Invalid(_))
 }
 
+/// Whether it is a field of the object that is refused, and not, say, the one who sends it.
+pub(crate) fn refuses_a_field(error: &Error) -> bool {
+    matches!(error, Error::Invalid(findings) if findings.iter().any(|finding| finding.field.starts_with("spec.")))
+}
+
 /// That the API server could not ask one of its webhooks, and which, and so refused what the webhook is to judge. Where the webhook
 /// is in the cluster is not for whoever asked.
 pub(crate) fn unjudged(error: &Error) -> Option<String> {

@@ -13,7 +13,10 @@ pub(super) fn check(kind: &Kind, object: &Value, before: Option<&Value>) -> Resu
     check_name(kind, name, &mut causes);
     check_labels("metadata", &object["metadata"], &mut causes);
     match kind.name {
-        "Deployment" | "ReplicaSet" => check_template(&object["spec"], &mut causes),
+        "Deployment" | "ReplicaSet" => {
+            check_strategy(&object["spec"]["strategy"], &mut causes);
+            check_template(&object["spec"], &mut causes);
+        }
         "Pod" => check_pod("spec", &object["spec"], &mut causes),
         "Secret" => check_secret(object, &mut causes),
         _ => {}
@@ -95,6 +98,15 @@ fn check_labels(path: &str, metadata: &Value, causes: &mut Causes) {
     }
 }
 
+fn check_strategy(strategy: &Value, causes: &mut Causes) {
+    if strategy["type"] == "Recreate" && !strategy["rollingUpdate"].is_null() {
+        causes.push((
+            "spec.strategy.rollingUpdate".to_owned(),
+            "Forbidden: may not be specified when strategy `type` is 'Recreate'".to_owned(),
+        ));
+    }
+}
+
 fn check_template(spec: &Value, causes: &mut Causes) {
     let (selector, labels) = (&spec["selector"]["matchLabels"], &spec["template"]["metadata"]["labels"]);
     let wanted = selector.as_object();
@@ -135,6 +147,12 @@ fn check_pod(path: &str, spec: &Value, causes: &mut Causes) {
                     format!("{at}.image"),
                     format!("Invalid value: {image:?}: must not have leading or trailing whitespace"),
                 ));
+            }
+            for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                let handlers = ["exec", "grpc", "httpGet", "tcpSocket"];
+                if container[probe].is_object() && handlers.iter().all(|handler| container[probe][handler].is_null()) {
+                    causes.push((format!("{at}.{probe}"), "Required value: must specify a handler type".to_owned()));
+                }
             }
             for (n, variable) in items(container, "/env").iter().enumerate() {
                 let name = variable["name"].as_str().unwrap_or_default();

@@ -1,13 +1,16 @@
 //! Deployment YAML that is tried before it is saved.
 
+use super::help::apply_as;
 use crate::{echo, runtime};
 use archestra_core::{
     Error, ErrorKind,
-    runtime::{Runtime as _, WorkloadSpec},
+    runtime::{RevisionNumber, Runtime as _, WorkloadSpec},
     testing::fixtures,
 };
 use archestra_k8s::{ReachMode, testing::FakeCluster};
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::PatchParams;
+use serde_json::json;
 
 fn with(yaml: &str) -> WorkloadSpec {
     let spec = fixtures::workload_spec("echo", &["echo-server"]);
@@ -101,6 +104,42 @@ async fn a_webhook_that_takes_no_dry_runs_is_asked_for_good() {
     let workload = fixtures::workload(spec);
     assert!(runtime.apply(&workload).await.unwrap().changed);
     assert!(!runtime.apply(&workload).await.unwrap().changed, "it is known to be intact");
+}
+
+const CHECKED: &str = "\
+spec:
+  template:
+    spec:
+      containers:
+      - name: mcp-server
+        livenessProbe:
+          tcpSocket: {port: 8080}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_applied_over_what_is_there_is_replaced() {
+    for dry_runs in ["taken", "not taken"] {
+        let cluster = FakeCluster::new().image("example.com/base:1", echo());
+        let runtime = runtime(&cluster, ReachMode::Direct).await;
+        let mut workload = fixtures::workload(with(CHECKED));
+        runtime.apply(&workload).await.unwrap();
+        let name = cluster.all::<Deployment>("default")[0].metadata.name.clone().unwrap();
+        // Somebody else has a part of the probe, and keeps it without the part that makes it one.
+        let theirs = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+            "spec": {"template": {"spec": {"containers": [{"name": "mcp-server", "livenessProbe": {"failureThreshold": 9}}]}}},
+        });
+        apply_as(&cluster.client(), &theirs, &PatchParams::apply("tester").force()).await.unwrap();
+        if dry_runs == "not taken" {
+            cluster.refuse_dry_runs("Deployment");
+        }
+        workload.revision = RevisionNumber(2);
+        workload.spec.deployment_yaml = None;
+        assert!(runtime.apply(&workload).await.unwrap().changed, "dry runs are {dry_runs}");
+        let spec = cluster.all::<Deployment>("default")[0].spec.clone().unwrap().template.spec.unwrap();
+        assert_eq!(spec.containers[0].liveness_probe, None, "dry runs are {dry_runs}");
+        assert!(!runtime.apply(&workload).await.unwrap().changed, "dry runs are {dry_runs}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
