@@ -85,7 +85,8 @@ pub struct RequestCount {
 ///   `apply` made, secrets included; when it returns the workload's processes have been told to end, and none is left after
 ///   the grace period.
 /// * [`watch`](Self::watch) sends [`WorkloadEvent::Snapshot`] first and after each interruption, then changes in order. An
-///   observer may see a state late, never an older one after a newer one. It does not end.
+///   observer may see a state late, never an older one after a newer one. What may have been announced meanwhile by
+///   [`WorkloadEvent::ToolsChanged`] is announced again. It does not end.
 /// * [`connect`](Self::connect) may be called any number of times and concurrently; connections are independent, and dropping
 ///   one ends what it had under way. It fails with [`Unavailable`](crate::Error::Unavailable) and the reason when the
 ///   workload is not ready; it does not wait longer than the workload's own negotiation takes.

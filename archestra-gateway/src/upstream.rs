@@ -32,6 +32,7 @@ mod tests;
 pub use error::{CredentialFault, UpstreamError};
 pub use exchange::{Answer, Cancel, Exchange, MessageStream, Turn};
 pub(crate) use flight::{Flights, Stopping};
+pub(crate) use listen::QUIET;
 pub use options::UpstreamOptions;
 pub use pool::{UpstreamParts, Upstreams};
 pub use target::Target;

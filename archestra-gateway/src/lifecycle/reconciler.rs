@@ -4,6 +4,7 @@ mod known;
 mod reassign;
 
 use super::{Lifecycle, jobs::Ending};
+use crate::upstream::QUIET;
 use archestra_core::{
     Result,
     catalog::RecordKey,
@@ -56,6 +57,8 @@ struct Memory {
     swept: Option<Instant>,
     /// When what somebody else had changed was put back last, by what that was.
     mended: HashMap<(WorkloadId, String), Instant>,
+    /// Until when workloads whose tools were listed, because they said that those changed, are not listed for that again.
+    quiet: HashMap<WorkloadId, Instant>,
     /// What was done that is done once after the start.
     started: Started,
 }
@@ -200,8 +203,9 @@ impl Lifecycle {
                 self.ask(pending);
             }
             WorkloadEvent::ToolsChanged(id) => {
+                let soon = Instant::now() + self.options().debounce;
+                pending.by(memory.quiet.get(&id).map_or(soon, |quiet| soon.max(*quiet)));
                 pending.relist.insert(id);
-                pending.by(Instant::now() + self.options().debounce);
             }
         }
     }
@@ -239,11 +243,7 @@ impl Lifecycle {
         } else if work.changed.iter().any(|key| is_of_assignments(*key)) {
             self.reassign_around(&work.changed).await?;
         }
-        for workload in &work.relist {
-            for id in memory.users(workload) {
-                self.bring_up(id);
-            }
-        }
+        self.relist(&work.relist, memory, &mut left);
         if memory.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
             match self.sweep().await {
                 Ok(0) => {}
@@ -253,6 +253,23 @@ impl Lifecycle {
             memory.swept = Some(Instant::now());
         }
         Ok(left)
+    }
+
+    /// Lists again what said that its tools changed; what did so a moment ago is left for later.
+    fn relist(&self, announced: &BTreeSet<WorkloadId>, memory: &mut Memory, left: &mut Pending) {
+        let now = Instant::now();
+        memory.quiet.retain(|_, until| *until > now);
+        for workload in announced {
+            if let Some(until) = memory.quiet.get(workload) {
+                left.relist.insert(workload.clone());
+                left.by(*until);
+                continue;
+            }
+            memory.quiet.insert(workload.clone(), now + QUIET);
+            for id in memory.users(workload) {
+                self.bring_up(id);
+            }
+        }
     }
 
     async fn pass_workloads(&self, work: &Pending, memory: &mut Memory, left: &mut Pending) -> Result<()> {

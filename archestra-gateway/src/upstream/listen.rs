@@ -45,7 +45,7 @@ const LISTEN: &str = r#""notifications":{"toolsListChanged":true},"#;
 
 /// How long after a signal the next one for the same installation is held back. A server that announces a change with every
 /// answer must not keep us listing its tools.
-const QUIET: Duration = Duration::from_secs(10);
+pub(crate) const QUIET: Duration = Duration::from_secs(10);
 
 /// Where changed tools are announced. Clones share everything.
 #[derive(Debug, Clone)]

@@ -172,19 +172,23 @@ impl Child {
         };
         if exit == Exit::Unknown {
             let _gone = self.supervisor.kill().await;
-            self.sweep().await;
+            if !self.sweep().await {
+                // The record is what the next start finds them by.
+                return exit;
+            }
         }
         Record::remove(&self.directories.root);
         exit
     }
 
-    /// Without a supervisor whatever it left must be looked for.
-    async fn sweep(&self) {
+    /// Without a supervisor whatever it left must be looked for. Whether nothing of it lives any more.
+    async fn sweep(&self) -> bool {
         let (record, root) = (self.record.clone(), self.directories.root.clone());
-        let swept = tokio::task::spawn_blocking(move || record.end_all(&root)).await;
-        if !matches!(swept, Ok(true)) {
+        let ended = matches!(tokio::task::spawn_blocking(move || record.end_all(&root)).await, Ok(true));
+        if !ended {
             tracing::error!(directory = %self.directories.root.display(), "processes of a workload could not be ended");
         }
+        ended
     }
 
     async fn send(&mut self, order: &Order<'_>) -> io::Result<()> {

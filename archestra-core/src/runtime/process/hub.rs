@@ -56,18 +56,25 @@ impl Hub {
         }
     }
 
-    /// Everything, then changes; everything again after a lag.
+    /// Everything, then changes. After a lag everything again, and since nobody knows whose tools have changed meanwhile,
+    /// everybody's are said to.
     pub(super) fn watch(self: &Arc<Self>) -> BoxStream<'static, Result<WorkloadEvent>> {
         let (snapshot, receiver) = self.subscribe();
-        let changes =
-            stream::unfold((Arc::clone(self), receiver), async |(hub, mut receiver)| match receiver.recv().await {
-                Ok(event) => Some((Ok(event), (hub, receiver))),
+        let state = (Arc::clone(self), receiver, Vec::new());
+        let changes = stream::unfold(state, async |(hub, mut receiver, mut missed)| {
+            if let Some(id) = missed.pop() {
+                return Some((Ok(WorkloadEvent::ToolsChanged(id)), (hub, receiver, missed)));
+            }
+            match receiver.recv().await {
+                Ok(event) => Some((Ok(event), (hub, receiver, missed))),
                 Err(RecvError::Lagged(_)) => {
                     let (snapshot, receiver) = hub.subscribe();
-                    Some((Ok(snapshot), (hub, receiver)))
+                    let missed = hub.lock().keys().cloned().collect();
+                    Some((Ok(snapshot), (hub, receiver, missed)))
                 }
                 Err(RecvError::Closed) => None,
-            });
+            }
+        });
         stream::iter([Ok(snapshot)]).chain(changes).boxed()
     }
 
@@ -107,6 +114,7 @@ mod tests {
             hub.set(&id, WorkloadStatus { restarts, ..WorkloadStatus::new(Phase::Restarting) });
         }
         assert_eq!(watch.next().await.unwrap().unwrap(), WorkloadEvent::Snapshot(hub.all()));
+        assert_eq!(watch.next().await.unwrap().unwrap(), WorkloadEvent::ToolsChanged(id.clone()));
         hub.remove(&id);
         assert_eq!(watch.next().await.unwrap().unwrap(), WorkloadEvent::Removed(id));
     }

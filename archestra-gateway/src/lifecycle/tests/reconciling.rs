@@ -1,6 +1,7 @@
 //! The reconciler: after a restart, against what nobody wants, and for what changes by itself.
 
 use super::*;
+use crate::upstream::QUIET;
 use archestra_core::{runtime::Phase, testing::Faulty};
 
 /// Runs the reconciler for as long as the guard lives.
@@ -212,6 +213,12 @@ async fn a_server_that_says_its_tools_changed_is_listed_again_once() {
     let installation = rig.lifecycle.installation(id).await.unwrap().value;
     assert_eq!(installation.tools.keys().collect::<Vec<_>>(), ["echo", "more"]);
     assert_eq!(rig.discover.asked(), before + 1, "announcements are gathered");
+    for _ in 0..20 {
+        rig.runtime.tools_changed(&workload);
+        tokio::time::sleep(QUIET / 10).await;
+    }
+    tokio::time::sleep(QUIET * 2).await;
+    assert_eq!(rig.discover.asked(), before + 4, "at most once within {QUIET:?}, and the last one is not lost");
     running.end().await;
 }
 
