@@ -61,14 +61,16 @@
 //! * **Controllers**: Deployments make ReplicaSets (rolling without a gap, or `Recreate`, with history), these make Pods,
 //!   owned objects go with their owners, namespaces are emptied. Events tell what happens.
 //! * **Kubelet**: pods are scheduled, mount what they name, pull with their secrets, run init containers and containers as their
-//!   [`FakeImage`] says, are probed, crash with back-off, and leave logs, which `pods/log` reads in every way.
+//!   [`FakeImage`] says, are probed, crash with back-off, are [lost](FakeCluster::lose) with their node, and leave logs, which
+//!   `pods/log` reads in every way.
 //! * **Servers**: each pod and each Service has a loopback address of its own, on which it listens on its own ports: the bridge,
-//!   or streamable HTTP. `attach` and `portforward` speak WebSocket (`v4` and `v5.channel.k8s.io`), also without a port. These
-//!   addresses are in 127.64.0.0/10, all of which Linux listens on.
+//!   or streamable HTTP. `attach`, `exec` and `portforward` speak WebSocket (`v4` and `v5.channel.k8s.io`), also without a
+//!   port; what can be executed is what the image [has](FakeImage::program). These addresses are in 127.64.0.0/10, all of which
+//!   Linux listens on.
 //! * **Faults**: [`Faults`] fails requests, slows them, drops watches, and takes the API server away and gives it back.
 //!
 //! # What it does not do
-//! Permissions and network policies are stored and not enforced, commands are not executed, no other admission runs than
+//! Permissions and network policies are stored and not enforced, no other admission runs than
 //! [`deny`](FakeCluster::deny), [webhooks](FakeCluster::webhook_away) that do not answer or
 //! [take no dry runs](FakeCluster::refuse_dry_runs), [quotas](FakeCluster::pod_quota) and service accounts, and the clock shows
 //! microseconds.
@@ -78,6 +80,7 @@ mod api;
 mod cluster;
 mod controllers;
 mod defaults;
+mod exec;
 mod faults;
 mod image;
 mod kinds;
@@ -99,6 +102,7 @@ mod watch;
 mod write;
 
 pub use cluster::{FakeCluster, RecordedRequest, Timing};
+pub use exec::FakeExec;
 pub use faults::Faults;
 pub use image::FakeImage;
 pub use service::ApiServer;

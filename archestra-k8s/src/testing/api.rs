@@ -2,6 +2,7 @@
 
 use super::{
     cluster::Inner,
+    exec,
     kinds::{self, KINDS, Kind, named},
     managed::Writer,
     query::Query,
@@ -105,7 +106,7 @@ pub(super) async fn handle(inner: &Arc<Inner>, parts: Parts, body: &Bytes) -> Re
         ("Pod", "log") => return log(inner, &key, &query),
         ("Pod", "attach") => return socket::attach(inner, parts, &key, &query),
         ("Pod", "portforward") => return socket::port_forward(inner, parts, &key, &query),
-        ("Pod", "exec") => return Err(Refusal::new(501, "the containers of this cluster run no commands")),
+        ("Pod", "exec") => return exec::exec(inner, parts, &key, &query),
         ("Pod", "eviction") => return evict(inner, &key, body),
         (_, "") => {}
         (_, "status") if place.kind.has_status => {}

@@ -397,6 +397,15 @@ impl FakeCluster {
         });
     }
 
+    /// Loses a pod, as with its node: it is not ready any more, its server says nothing, its streams stay open, and when it is
+    /// deleted nobody confirms its end, so that it goes only when it is deleted without grace. Nothing happens if there is no
+    /// such pod.
+    pub fn lose(&self, namespace: &str, pod: &str) {
+        let Some(run) = self.inner.kubelet.find(namespace, pod) else { return };
+        run.lose();
+        self.inner.write(|store| store.edit(&run.key, super::kubelet::not_ready));
+    }
+
     /// Ends the cluster: its pods, listeners and watches, and waits for it.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();

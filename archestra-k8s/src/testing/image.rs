@@ -1,5 +1,6 @@
 //! `FakeImage`: what containers of an image do.
 
+use super::exec::{FakeExec, Program};
 use archestra_core::testing::ScriptedServer;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use std::time::Duration;
 pub struct FakeImage {
     pub(super) behaviour: Behaviour,
     commands: Vec<(String, Self)>,
+    /// What can be executed in its containers, by the first word of the command line.
+    pub(super) programs: Vec<(String, Program)>,
     /// The user and the password without which it cannot be pulled.
     pub(super) credentials: Option<(String, String)>,
     pub(super) ready_after: Duration,
@@ -39,7 +42,8 @@ pub(super) enum Behaviour {
 
 impl FakeImage {
     fn new(behaviour: Behaviour) -> Self {
-        Self { behaviour, commands: Vec::new(), credentials: None, ready_after: Duration::ZERO }
+        let (commands, programs) = (Vec::new(), Vec::new());
+        Self { behaviour, commands, programs, credentials: None, ready_after: Duration::ZERO }
     }
 
     /// They are this MCP server.
@@ -85,6 +89,31 @@ impl FakeImage {
         self
     }
 
+    /// The same, with a program that can be executed in its containers while they run, as by `kubectl exec`. Whatever else is to
+    /// be executed there is not found.
+    ///
+    /// ```
+    /// use archestra_k8s::testing::{FakeExec, FakeImage};
+    ///
+    /// let image = FakeImage::never_ready()
+    ///     .program("cat", |mut exec: FakeExec| async move {
+    ///         while let Some(piece) = exec.read().await {
+    ///             exec.write(piece).await;
+    ///         }
+    ///         0
+    ///     })
+    ///     .program("false", |_| async { 1 });
+    /// # drop(image);
+    /// ```
+    #[must_use]
+    pub fn program<F>(mut self, name: impl Into<String>, run: impl Fn(FakeExec) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = i32> + Send + 'static,
+    {
+        self.programs.push((name.into(), Program::new(run)));
+        self
+    }
+
     /// The same, but only who shows this user and password in an image pull secret can pull it.
     #[must_use]
     pub fn private(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
@@ -102,8 +131,10 @@ impl FakeImage {
     /// What a container with this command line does.
     pub(super) fn with_command_line(&self, words: &[String]) -> Self {
         let special = self.commands.iter().find(|(word, _)| words.contains(word)).map(|(_, image)| image.clone());
-        let credentials = self.credentials.clone();
-        special.map_or_else(|| self.clone(), |image| Self { credentials, ..image })
+        let Some(mut special) = special else { return self.clone() };
+        special.credentials.clone_from(&self.credentials);
+        special.programs.extend(self.programs.iter().cloned());
+        special
     }
 }
 

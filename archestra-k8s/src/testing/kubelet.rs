@@ -8,7 +8,7 @@ mod process;
 mod run;
 mod status;
 
-pub(super) use container::{Console, Container};
+pub(super) use container::{Console, Container, Programs};
 
 use super::{
     address,
@@ -37,6 +37,8 @@ pub(super) struct PodRun {
     pub(super) ip: Ipv4Addr,
     pub(super) containers: BTreeMap<String, Arc<Container>>,
     stop: CancellationToken,
+    /// Its node is out of reach.
+    lost: CancellationToken,
 }
 
 /// The pods that the kubelet knows, by identifier.
@@ -60,7 +62,7 @@ impl Kubelet {
                 let ending = !pod["metadata"]["deletionTimestamp"].is_null();
                 if let Some(run) = known.get(&uid) {
                     if ending {
-                        run.stop.cancel();
+                        run.hear_of_its_end();
                     }
                 } else if !matches!(text(pod, "/status/phase"), "Failed" | "Succeeded") || ending {
                     let run = Arc::new(PodRun::new(key, pod, inner.stop.child_token()));
@@ -76,7 +78,7 @@ impl Kubelet {
         known.retain(|uid, run| {
             let there = seen.contains(uid);
             if !there {
-                run.stop.cancel();
+                run.hear_of_its_end();
             }
             there
         });
@@ -85,12 +87,26 @@ impl Kubelet {
 
 impl PodRun {
     fn new(key: &Key, pod: &Value, stop: CancellationToken) -> Self {
+        let lost = CancellationToken::new();
         let containers = ["/spec/initContainers", "/spec/containers"]
             .into_iter()
             .flat_map(|list| items(pod, list))
-            .map(|container| (text(container, "/name").to_owned(), Arc::new(Container::new())))
+            .map(|container| (text(container, "/name").to_owned(), Arc::new(Container::new(lost.clone()))))
             .collect();
-        Self { key: key.clone(), uid: text(pod, "/metadata/uid").to_owned(), ip: address::unused(), containers, stop }
+        let uid = text(pod, "/metadata/uid").to_owned();
+        Self { key: key.clone(), uid, ip: address::unused(), containers, stop, lost }
+    }
+
+    /// Its node falls silent: nothing of it goes on, nothing of it ends, and nobody says anything about it.
+    pub(super) fn lose(&self) {
+        self.lost.cancel();
+    }
+
+    /// Its end is wanted, which a node that is out of reach does not hear.
+    fn hear_of_its_end(&self) {
+        if !self.lost.is_cancelled() {
+            self.stop.cancel();
+        }
     }
 
     /// Ends its processes, whatever becomes of it.
@@ -105,6 +121,9 @@ impl PodRun {
 
     /// Changes the stored pod, unless it is gone.
     fn edit(&self, inner: &Inner, change: impl FnOnce(&mut Value)) {
+        if self.lost.is_cancelled() {
+            return;
+        }
         inner.write(|store| {
             if store.get(&self.key).is_some_and(|pod| text(pod, "/metadata/uid") == self.uid) {
                 store.edit(&self.key, change);
@@ -119,13 +138,23 @@ impl PodRun {
     }
 }
 
+/// What is said of a pod whose node is silent.
+pub(super) fn not_ready(pod: &mut Value) {
+    for condition in ["ContainersReady", "Ready"] {
+        status::set(pod, condition, false, "NodeNotReady", "");
+    }
+}
+
 /// The life of one pod.
 async fn live(inner: Arc<Inner>, run: Arc<PodRun>) {
+    let mut working = Box::pin(work(&inner, &run));
     tokio::select! {
         biased;
         () = run.stop.cancelled() => {}
-        () = work(&inner, &run) => run.stop.cancelled().await,
+        () = run.lost.cancelled() => run.stop.cancelled().await,
+        () = &mut working => run.stop.cancelled().await,
     }
+    drop(working);
     for container in run.containers.values() {
         container.close();
     }

@@ -28,13 +28,14 @@ use tokio_tungstenite::{
     tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STATUS: u8 = 3;
-const CLOSE: u8 = 255;
+pub(super) const STDIN: u8 = 0;
+pub(super) const STDOUT: u8 = 1;
+pub(super) const STDERR: u8 = 2;
+pub(super) const STATUS: u8 = 3;
+pub(super) const CLOSE: u8 = 255;
 const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "portforward.k8s.io"];
 
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+pub(super) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// A container that a request names.
 pub(super) struct Target {
@@ -82,8 +83,9 @@ pub(super) fn waiting_reason(pod: &Value, name: &str) -> String {
     })
 }
 
-/// Answers a request for a WebSocket; what is to be done with it follows once the client has the answer.
-fn upgrade(mut parts: Parts) -> Result<(Response<Body>, OnUpgrade, bool), Refusal> {
+/// Answers a request for a WebSocket; what is to be done with it follows once the client has the answer. It tells whether the
+/// end of one stream can be said in its protocol.
+pub(super) fn upgrade(mut parts: Parts) -> Result<(Response<Body>, OnUpgrade, bool), Refusal> {
     let protocols = parts.headers.get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok());
     let offered: Vec<_> = protocols.unwrap_or_default().split(',').map(str::trim).collect();
     let protocol = PROTOCOLS.into_iter().find(|protocol| offered.contains(protocol));
@@ -106,7 +108,7 @@ fn upgrade(mut parts: Parts) -> Result<(Response<Body>, OnUpgrade, bool), Refusa
 }
 
 /// Serves a WebSocket for as long as the API server is there.
-fn run<F>(inner: &Arc<Inner>, upgrade: OnUpgrade, serve: impl FnOnce(Socket) -> F + Send + 'static)
+pub(super) fn run<F>(inner: &Arc<Inner>, upgrade: OnUpgrade, serve: impl FnOnce(Socket) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send,
 {
@@ -125,7 +127,7 @@ where
     }));
 }
 
-fn frame(channel: u8, data: &[u8]) -> Message {
+pub(super) fn frame(channel: u8, data: &[u8]) -> Message {
     let mut bytes = Vec::with_capacity(data.len() + 1);
     bytes.push(channel);
     bytes.extend_from_slice(data);

@@ -76,7 +76,7 @@ pub(super) async fn serve(listener: TcpListener, gate: Gate, process: Option<&Pr
                 let (gate, container) = (Arc::clone(&gate), Arc::clone(container));
                 drop(connections.spawn(async move {
                     // The end of a connection is all that its client needs to know.
-                    drop(converse(stream, &gate, channel, &container).await);
+                    drop(container.in_reach(converse(stream, &gate, channel, &container)).await);
                 }));
             }
         }

@@ -3,6 +3,7 @@
 use super::{PodRun, needs, run, status};
 use crate::testing::{
     cluster::Inner,
+    exec::Program,
     image::FakeImage,
     log::Log,
     store::{items, text},
@@ -11,6 +12,7 @@ use crate::testing::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,6 +20,7 @@ use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 /// The streams of a container that can be attached to.
 #[derive(Debug, Clone)]
@@ -26,24 +29,48 @@ pub(in crate::testing) struct Console {
     pub(in crate::testing) stdout: broadcast::Sender<Bytes>,
 }
 
+/// The commands that can be executed in a container while it runs.
+#[derive(Debug, Clone)]
+pub(in crate::testing) struct Programs {
+    /// By the first word of their command line.
+    pub(in crate::testing) known: Vec<(String, Program)>,
+    /// The present run of the container, which ends what is executed in it.
+    pub(in crate::testing) over: CancellationToken,
+}
+
 /// What of a container is seen from outside.
 #[derive(Debug)]
 pub(in crate::testing) struct Container {
     pub(in crate::testing) log: Arc<Log>,
     console: Mutex<Option<Console>>,
+    programs: Mutex<Option<Programs>>,
     /// Raised to end the present run with this exit code.
     kill: watch::Sender<Option<i32>>,
     /// How often its server has announced other tools.
     pub(in crate::testing) tools: watch::Sender<u64>,
+    /// Its node is out of reach.
+    lost: CancellationToken,
 }
 
 impl Container {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(lost: CancellationToken) -> Self {
         Self {
             log: Arc::new(Log::new()),
             console: Mutex::default(),
+            programs: Mutex::default(),
             kill: watch::Sender::new(None),
             tools: watch::Sender::new(0),
+            lost,
+        }
+    }
+
+    /// Does something for as long as its node is in reach. What is not done then stays as it is.
+    pub(in crate::testing) async fn in_reach<T>(&self, doing: impl Future<Output = T>) -> T {
+        let mut doing = pin!(doing);
+        tokio::select! {
+            biased;
+            () = self.lost.cancelled() => std::future::pending().await,
+            done = &mut doing => done,
         }
     }
 
@@ -54,6 +81,18 @@ impl Container {
     /// Its streams, while it runs and has some.
     pub(in crate::testing) fn console(&self) -> Option<Console> {
         self.slot().clone()
+    }
+
+    /// What can be executed in it, while it runs.
+    pub(in crate::testing) fn programs(&self) -> Option<Programs> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_programs(&self, programs: Option<Programs>) {
+        let before = std::mem::replace(&mut *self.programs.lock().unwrap_or_else(PoisonError::into_inner), programs);
+        if let Some(before) = before {
+            before.over.cancel();
+        }
     }
 
     pub(super) fn open(&self, console: Console) {
@@ -68,6 +107,7 @@ impl Container {
     /// The present run is over.
     pub(super) fn close(&self) {
         self.slot().take();
+        self.set_programs(None);
         self.log.end();
     }
 }
@@ -244,6 +284,8 @@ impl Job<'_> {
                 container["imageID"] = format!("fake://{}", text(container, "/image")).into();
                 container["containerID"] = format!("fake://{}", container["restartCount"]).into();
             });
+            let over = CancellationToken::new();
+            container.set_programs(Some(Programs { known: image.programs.clone(), over }));
             self.tell(false, "Started", &format!("Started container {}", self.name()));
         }
         tokio::select! {

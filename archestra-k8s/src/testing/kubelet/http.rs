@@ -1,6 +1,9 @@
 //! HTTP in a container: the scripted server over streamable HTTP, and the bridge's health.
 
-use super::process::{Door, Process};
+use super::{
+    container::Container,
+    process::{Door, Process},
+};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -12,7 +15,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 use tokio::{net::TcpListener, task::JoinSet};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -24,7 +27,7 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     response
 }
 
-async fn accept<H, F>(listener: TcpListener, handle: H)
+async fn accept<H, F>(listener: TcpListener, container: &Arc<Container>, handle: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -35,14 +38,15 @@ where
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { return };
-                let handle = handle.clone();
+                let (handle, container) = (handle.clone(), Arc::clone(container));
                 drop(connections.spawn(async move {
                     let service = service_fn(move |request| {
                         let answered = handle(request);
                         async move { Ok::<_, Infallible>(answered.await) }
                     });
                     // The end of a connection is all that its client needs to know.
-                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+                    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    drop(container.in_reach(serving).await);
                 }));
             }
         }
@@ -50,17 +54,19 @@ where
 }
 
 /// The bridge's health, once its server is ready.
-pub(super) async fn health(listener: Option<TcpListener>) {
+pub(super) async fn health(listener: Option<TcpListener>, container: &Arc<Container>) {
     match listener {
-        Some(listener) => accept(listener, |_| async { answer(StatusCode::OK, "text/plain", "ok\n") }).await,
+        Some(listener) => {
+            accept(listener, container, |_| async { answer(StatusCode::OK, "text/plain", "ok\n") }).await;
+        }
         None => std::future::pending().await,
     }
 }
 
 /// The server over streamable HTTP, without sessions, until it is dropped.
-pub(super) async fn serve(listener: TcpListener, process: &Process) {
+pub(super) async fn serve(listener: TcpListener, container: &Arc<Container>, process: &Process) {
     let door = process.door().clone();
-    accept(listener, move |request| {
+    accept(listener, container, move |request| {
         let door = door.clone();
         async move { post(&door, request).await }
     })

@@ -158,7 +158,7 @@ async fn serve(
             sleep(image.ready_after).await;
             job.ready(true);
             let gate = bridge::Gate::open(token, options.exclusive);
-            tokio::join!(bridge::serve(listener, gate, Some(process), container), http::health(health));
+            tokio::join!(bridge::serve(listener, gate, Some(process), container), http::health(health, container));
             Exit::with_code(0)
         }
         Face::Http(port) => {
@@ -168,7 +168,7 @@ async fn serve(
                 Err(exit) => return exit,
             };
             job.ready(true);
-            http::serve(listener, process).await;
+            http::serve(listener, container, process).await;
             Exit::with_code(0)
         }
     }
