@@ -18,6 +18,7 @@ mod lease;
 mod link;
 mod peer;
 mod route;
+mod standing;
 mod ws;
 
 use crate::{

@@ -7,11 +7,14 @@ mod fake_cluster {
     mod check;
     mod drift;
     mod env_from;
+    mod exec;
     mod faults;
     mod help;
     mod instances;
+    mod lost;
     mod peers;
     mod pods;
+    mod prompt;
     mod runtime;
     mod streams;
     mod watch;

@@ -8,6 +8,7 @@ use super::{
     link::{Link, ReadyPod},
     lock,
     peer::{self, Forwarded},
+    standing::{self, Farewell},
     unavailable,
     ws::{self, HalfClose},
 };
@@ -22,10 +23,10 @@ use kube::{
     Resource as _,
     api::{AttachParams, Request},
 };
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// The pause before a stream that ended is opened again: at first, and at most.
@@ -38,6 +39,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// How long a process that is being initialized is waited for.
 const WAIT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether calls to a pod that ends are still under way.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How many notifications wait for a channel, and how many of its requests may be under way, where other replicas have channels.
 const PEER_QUEUE: usize = 1024;
@@ -174,7 +178,7 @@ enum Ending {
 }
 
 /// Keeps the stream open until the workload is forgotten or the Lease is lost.
-async fn hold(shared: &Shared, link: &Link, mut held: Held<'_>, state: &watch::Sender<State>) -> Ending {
+async fn hold(shared: &Arc<Shared>, link: &Arc<Link>, mut held: Held<'_>, state: &watch::Sender<State>) -> Ending {
     let ending = tokio::select! {
         () = link.stop.cancelled() => Ending::Stopped,
         () = held.keep() => Ending::Lost,
@@ -195,24 +199,39 @@ async fn hold(shared: &Shared, link: &Link, mut held: Held<'_>, state: &watch::S
     ending
 }
 
+/// How a stream ended.
+#[derive(Debug)]
+enum Ended {
+    /// By itself.
+    Broken(String),
+    /// We gave it up, since its pod does not serve any more.
+    GivenUp(String),
+}
+
 /// Opens the stream, and opens it again whenever it ends. It does not return.
-async fn attach(shared: &Shared, link: &Link, state: &watch::Sender<State>) {
+async fn attach(shared: &Arc<Shared>, link: &Arc<Link>, state: &watch::Sender<State>) {
     let mut pause = PAUSE.0;
     let mut era = None;
     loop {
         let pod = ready_pod(shared, link).await;
         let began = Instant::now();
-        let reason = match open(shared, link, &pod).await {
-            Ok(connection) => serve(shared, link, state, connection, &mut era).await,
-            Err(error) => error.to_string(),
+        let ended = match open(shared, link, &pod).await {
+            Ok(connection) => serve(shared, link, &pod, state, connection, &mut era).await,
+            Err(error) => Ended::Broken(error.to_string()),
+        };
+        let reason = match &ended {
+            Ended::Broken(reason) | Ended::GivenUp(reason) => reason,
         };
         tracing::debug!(workload = %link.id, reason, "a stream that was attached to has ended");
-        drop(state.send_replace(State::Busy(reason)));
+        drop(state.send_replace(State::Busy(reason.clone())));
         if began.elapsed() > WELL {
             pause = PAUSE.0;
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(PAUSE.1);
+        // Where the pod is another one, there is nothing to wait for.
+        if matches!(ended, Ended::Broken(_)) {
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
     }
 }
 
@@ -236,34 +255,81 @@ async fn open(shared: &Shared, link: &Link, pod: &ReadyPod) -> Result<Connection
 
 /// Serves one stream to its end, and says why it ended.
 async fn serve(
-    shared: &Shared,
-    link: &Link,
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    pod: &ReadyPod,
     state: &watch::Sender<State>,
     connection: Connection,
     era: &mut Option<Era>,
-) -> String {
+) -> Ended {
     let half_close = if connection.supports_stream_close() { HalfClose::Known } else { HalfClose::Unknown };
     let (stdout, stdin) = ws::split(connection.into_stream(), half_close);
     let multiplexer = Arc::new(Multiplexer::start(stdout, stdin, options(shared, link, *era)));
     let mut tools_changed = multiplexer.tools_changed();
-    match multiplexer.ready().await {
+    let mut farewell = pin!(standing::farewell(shared, link, pod));
+    let negotiated = tokio::select! {
+        negotiated = multiplexer.ready() => negotiated,
+        farewell = &mut farewell => return give_up(shared, link, pod, multiplexer, farewell).await,
+    };
+    match negotiated {
         Ok(negotiated) => *era = Some(negotiated.era),
         Err(error) => {
             if error == NegotiationError::DiedWhileProbing {
                 *era = Some(Era::Legacy);
             }
             multiplexer.shutdown().await;
-            return error.to_string();
+            return Ended::Broken(error.to_string());
         }
     }
     drop(state.send_replace(State::Ready(Arc::clone(&multiplexer))));
-    let closed = loop {
+    loop {
         tokio::select! {
-            closed = multiplexer.closed() => break closed,
+            closed = multiplexer.closed() => return Ended::Broken(closed.to_string()),
             Ok(()) = tools_changed.changed() => shared.observer.tools_changed(&link.id),
+            farewell = &mut farewell => {
+                // Nobody is to begin anything here.
+                drop(state.send_replace(State::Busy("its stream is opened to another pod".to_owned())));
+                return give_up(shared, link, pod, multiplexer, farewell).await;
+            }
         }
-    };
-    closed.to_string()
+    }
+}
+
+/// Ends a stream that nobody has closed: at once where nobody answers, otherwise when what is under way has finished, which is
+/// not waited for here.
+async fn give_up(
+    shared: &Arc<Shared>,
+    link: &Arc<Link>,
+    pod: &ReadyPod,
+    multiplexer: Arc<Multiplexer>,
+    farewell: Farewell,
+) -> Ended {
+    match farewell {
+        Farewell::Lost(reason) => {
+            multiplexer.shutdown().await;
+            Ended::GivenUp(reason.to_owned())
+        }
+        Farewell::Leaving(until) => {
+            let (shared, link, pod) = (Arc::clone(shared), Arc::clone(link), pod.clone());
+            let tasks = shared.tasks.clone();
+            drop(tasks.spawn(async move {
+                tokio::select! {
+                    () = link.stop.cancelled() => {}
+                    () = standing::gone(&shared, &link, &pod) => {}
+                    _ = timeout_at(until, idle(&multiplexer)) => {}
+                }
+                multiplexer.shutdown().await;
+            }));
+            Ended::GivenUp("its pod ends, and another one is ready".to_owned())
+        }
+    }
+}
+
+/// Waits until nothing is under way that will be answered, or nothing more can be.
+async fn idle(multiplexer: &Multiplexer) {
+    while multiplexer.is_busy() && multiplexer.closed_now().is_none() {
+        sleep(LOOK).await;
+    }
 }
 
 fn options(shared: &Shared, link: &Link, era: Option<Era>) -> MultiplexerOptions {

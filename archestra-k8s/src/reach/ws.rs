@@ -34,6 +34,11 @@ const CLOSE: u8 = 255;
 /// How much becomes one frame at most.
 const FRAME: usize = 64 * 1024;
 /// How often a silent connection is used, for the sake of whoever is in between.
+///
+/// Nothing is concluded from an answer that does not come. Whoever ends the WebSocket, the API server or the kubelet, answers
+/// pings only while it reads frames, and it reads none while the process does not take the input that it was sent before: what
+/// is busy would be taken for dead. That a path is dead is found out by the connection itself (`transport`), and that a pod is,
+/// by what is observed of it (`standing`).
 const PING: Duration = Duration::from_secs(30);
 
 /// Whether the end of one stream can be told.
