@@ -4,7 +4,7 @@ use super::{
     RETRY, Shared,
     link::{Link, ReadyPod, Token},
     route::{self, Dead, Others},
-    unavailable,
+    standing, unavailable,
 };
 use crate::{
     names,
@@ -18,7 +18,7 @@ use archestra_core::{
     },
     runtime::stdio::{Channel, Multiplexer, MultiplexerOptions},
 };
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 /// How long a bridge may take to let us in.
@@ -144,11 +144,15 @@ async fn follow(shared: Arc<Shared>, link: Arc<Link>) {
         loop {
             let pod = ready_pod(&shared, &link).await;
             if let Ok(Met::Events(mut events)) = meet(&shared, &link, &pod, Purpose::Events).await {
-                let gone = link.gone(&pod);
+                let mut farewell = pin!(standing::farewell(&shared, &link, &pod));
                 let process = pod.generation();
                 loop {
                     let count = tokio::select! {
-                        () = gone.cancelled() => break,
+                        // Through a port-forward, the end of a pod that is lost with its node is told by nobody.
+                        _ = &mut farewell => {
+                            pause = RETRY;
+                            break;
+                        }
                         count = events.tools_changed() => count,
                     };
                     let Some(count) = count else { break };
