@@ -57,7 +57,7 @@ async fn find(
     port: u16,
     others: Others,
 ) -> Result<Found, Dead> {
-    let failed = |error: archestra_core::Error| Dead::new(way, error.to_string());
+    let failed = |error| Dead::of(way, error);
     let known = route::known(shared, link, pod) == Some(way);
     if way == Way::Forward {
         if !known {

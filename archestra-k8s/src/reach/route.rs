@@ -6,7 +6,7 @@ use super::{
     lock, unavailable,
 };
 use crate::config::ReachMode;
-use archestra_core::{Result, bridge};
+use archestra_core::{Error, Result, bridge};
 use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -73,6 +73,14 @@ impl Dead {
     pub(super) fn new(way: Way, reason: String) -> Self {
         Self { way, reason, silent: false }
     }
+
+    /// For this error, without what is said of all of them once.
+    pub(super) fn of(way: Way, error: Error) -> Self {
+        match error {
+            Error::Unavailable { reason, .. } => Self::new(way, reason),
+            error => Self::new(way, error.to_string()),
+        }
+    }
 }
 
 /// The ways that a mode allows.
@@ -130,7 +138,7 @@ fn buried(dead: &[Dead], way: Way) -> bool {
 }
 
 /// What is said when no way led anywhere.
-pub(super) fn nowhere(dead: &[Dead]) -> archestra_core::Error {
+pub(super) fn nowhere(dead: &[Dead]) -> Error {
     let tried: Vec<_> = dead.iter().map(|dead| dead.reason.as_str()).collect();
     unavailable(format!("its server cannot be reached: {}", tried.join("; ")))
 }
@@ -211,9 +219,9 @@ pub(super) async fn stream(
         Ok(Some(address)) => dial(way, address, others).await.map(|stream| Box::pin(stream) as Stream),
         Ok(None) => match forward::open(shared, link, pod.name(), port).await {
             Ok(stream) => Ok(Box::pin(stream)),
-            Err(error) => Err(Dead::new(way, error.to_string())),
+            Err(error) => Err(Dead::of(way, error)),
         },
-        Err(error) => Err(Dead::new(way, error.to_string())),
+        Err(error) => Err(Dead::of(way, error)),
     }
 }
 
@@ -233,6 +241,16 @@ mod tests {
         assert_eq!(order(auto, None), [Way::Pod, Way::Service, Way::Forward]);
         assert_eq!(order(auto, Some(Way::Forward)), [Way::Forward, Way::Pod, Way::Service]);
         assert_eq!(order(allowed(ReachMode::Direct), Some(Way::Forward)), [Way::Pod, Way::Service]);
+    }
+
+    #[test]
+    fn within_the_cluster_the_name_of_the_service_is_the_only_way() {
+        for known in [None, Some(Way::Name), Some(Way::Pod), Some(Way::Forward)] {
+            assert_eq!(order(allowed(ReachMode::Cluster), known), [Way::Name]);
+        }
+        for mode in [ReachMode::Auto, ReachMode::Direct, ReachMode::PortForward] {
+            assert!(!allowed(mode).contains(&Way::Name), "names lead nowhere without cluster DNS");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,14 +8,14 @@ use super::{
     view,
 };
 use crate::{
-    KubernetesConfig, KubernetesRuntime, names,
+    KubernetesConfig, KubernetesRuntime, ReachMode, names,
     observe::Observer,
     reach::link::ReadyPod,
     testing::{FakeCluster, FakeImage},
 };
 use archestra_core::{
     ErrorKind,
-    runtime::{Runtime as _, Workload, WorkloadId, WorkloadSpec},
+    runtime::{Runtime as _, Workload, WorkloadId, WorkloadSpec, WorkloadTransport},
     testing::{Answer, ScriptedServer, fixtures},
 };
 use http::Method;
@@ -55,11 +55,15 @@ struct Replica {
 
 impl Replica {
     async fn new(cluster: &FakeCluster) -> Self {
+        Self::with(cluster, config()).await
+    }
+
+    async fn with(cluster: &FakeCluster, config: KubernetesConfig) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (client, ours) = (cluster.client(), names::select_ours(None));
         let observer = Observer::start(client.clone(), "default".to_owned(), &ours, &tasks, stop.clone());
         observer.synced().await.unwrap();
-        let reach = Reach::new(client, Arc::clone(&observer), Arc::new(config()), tasks, &stop);
+        let reach = Reach::new(client, Arc::clone(&observer), Arc::new(config), tasks, &stop);
         Self { observer, reach }
     }
 
@@ -149,4 +153,39 @@ async fn the_address_of_a_service_is_waited_for_until_services_are_listed() {
     };
     let found = route::address(&second.reach.0, &link, &pod, Way::Service, names::BRIDGE_PORT).await;
     assert!(matches!(found, Ok(Some(_))), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_the_cluster_a_server_is_asked_for_by_name_and_nowhere_else() {
+    let cluster = cluster();
+    let first = KubernetesRuntime::with_client(config(), cluster.client()).await;
+    let http = WorkloadTransport::StreamableHttp { port: Some(8080), path: "/mcp".to_owned() };
+    let listening = WorkloadSpec { transport: http, ..fixtures::workload_spec("echo", &["echo-server"]) };
+    for workload in [bridged(), fixtures::workload(listening)] {
+        first.apply(&workload).await.unwrap();
+        let config = KubernetesConfig {
+            reach: ReachMode::Cluster,
+            // No name server knows it, and there may be none to be asked.
+            cluster_domain: "cluster.invalid".to_owned(),
+            call_timeout: Duration::from_secs(2),
+            connect_wait: Duration::from_millis(100),
+            ..config()
+        };
+        let second = Replica::with(&cluster, config).await;
+        let name = format!("{}.default.svc.cluster.invalid", names::object(&workload.id));
+        let end = Instant::now() + LIMIT;
+        loop {
+            let error = second.reach.connect(&workload.id).await.unwrap_err();
+            let text = error.to_string();
+            if text.ends_with(&format!("its server cannot be reached: the name {name} has no address here")) {
+                break;
+            }
+            assert!(error.is_retryable() && Instant::now() < end, "{text}");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let link = lock(&second.reach.0.links).get(&workload.id).map(Arc::clone).unwrap();
+        assert_eq!(route::service_name(&second.reach.0, &link), name);
+    }
+    let forwarded = cluster.requests().into_iter().filter(|one| one.path.ends_with("/portforward")).count();
+    assert_eq!(forwarded, 0);
 }
