@@ -12,11 +12,17 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
-    fmt, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 use tokio::time::timeout;
+
+/// Where the kubelet puts a pod's token, the cluster's certificate and the pod's namespace.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The API server as cluster DNS knows it.
+const SERVER: &str = "https://kubernetes.default.svc";
 
 /// Why there is no way to the cluster.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +179,9 @@ pub(crate) async fn open(config: &KubernetesConfig) -> Result<Access, AccessErro
         return Err(AccessError::Instance { instance: instance.to_owned() });
     }
     let (mut cluster, origin) = match &config.access {
-        ClusterAccess::InCluster { server } => (in_cluster(server.as_deref()).await?, None),
+        ClusterAccess::InCluster { server } => {
+            (in_cluster(Path::new(SERVICE_ACCOUNT), server.as_deref().unwrap_or(SERVER)).await?, None)
+        }
         ClusterAccess::Kubeconfig { path, context } => {
             let origin = Origin::File(path.clone());
             let kubeconfig = read(path, &origin).await?;
@@ -240,18 +248,38 @@ fn is_label_value(text: &str) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
-async fn in_cluster(server: Option<&str>) -> Result<Config, AccessError> {
+/// The configuration that a service account's directory comes to. The token and the certificate are read again now and then, as
+/// the kubelet replaces them.
+async fn in_cluster(directory: &Path, server: &str) -> Result<Config, AccessError> {
     let not_in_cluster = |reason: String| AccessError::NotInCluster { reason };
-    let read = tokio::task::spawn_blocking(Config::incluster_dns);
-    let mut config = read
-        .await
-        .map_err(|error| not_in_cluster(error.to_string()))?
-        .map_err(|error| not_in_cluster(error.to_string()))?;
-    if let Some(server) = server {
-        config.cluster_url =
-            server.parse().map_err(|error| not_in_cluster(format!("{server:?} is not a URL: {error}")))?;
-    }
+    let url = server.parse().map_err(|error| not_in_cluster(format!("{server:?} is not a URL: {error}")))?;
+    let owned = directory.to_owned();
+    let read = tokio::task::spawn_blocking(move || service_account(&owned)).await;
+    let (namespace, certificates) = read.map_err(|error| not_in_cluster(error.to_string()))?.map_err(not_in_cluster)?;
+    let mut config = Config::new(url);
+    config.default_namespace = namespace;
+    config.root_cert = Some(certificates);
+    config.root_cert_file = Some(directory.join("ca.crt"));
+    config.auth_info.token_file = Some(directory.join("token").display().to_string());
     Ok(config)
+}
+
+/// The namespace and the certificates that a service account's directory holds.
+fn service_account(directory: &Path) -> Result<(String, Vec<Vec<u8>>), String> {
+    let read = |name: &str| {
+        let path = directory.join(name);
+        fs::read_to_string(&path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
+    };
+    let namespace = read("namespace")?.trim().to_owned();
+    let text = read("ca.crt")?;
+    let bad = |why: &str| format!("{} {why}", directory.join("ca.crt").display());
+    let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).map(|one| one.map(|one| one.to_vec()));
+    let certificates: Vec<_> =
+        certificates.collect::<Result<_, _>>().map_err(|error| bad(&format!("is not PEM: {error}")))?;
+    if certificates.is_empty() {
+        return Err(bad("holds no certificate"));
+    }
+    Ok((namespace, certificates))
 }
 
 async fn read(path: &Path, origin: &Origin) -> Result<Kubeconfig, AccessError> {
