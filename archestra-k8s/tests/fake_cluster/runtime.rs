@@ -335,6 +335,51 @@ async fn many_come_and_go_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn workloads_inherit_the_scheduling_of_the_pod_that_bears_our_name() {
+    let cluster = cluster().namespace("platform").node_label("pool", "mcp");
+    let client = cluster.client_in("platform");
+    let own = |name: &str, pool: &str| -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {
+                "nodeSelector": {"pool": pool}, "containers": [{"name": "a", "image": "example.com/base:1"}],
+                "tolerations": [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
+            },
+        }))
+        .unwrap()
+    };
+    for (namespace, name, pool) in [("platform", "platform-0", "mcp"), ("default", "platform-0", "other")] {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        pods.create(&PostParams::default(), &own(name, pool)).await.unwrap();
+    }
+    let started = async |name: &str, namespace: Option<&str>| {
+        let config = KubernetesConfig {
+            base_image: "example.com/base:1".to_owned(),
+            own_pod: Some(OwnPod { name: name.to_owned(), namespace: namespace.map(str::to_owned) }),
+            ..KubernetesConfig::default()
+        };
+        KubernetesRuntime::with_client(config, client.clone()).await
+    };
+    // Where the downward API does not say it, the namespace is the client's own.
+    for namespace in [Some("platform"), None] {
+        let runtime = started("platform-0", namespace).await;
+        let mut inheriting = workload();
+        inheriting.spec.platform = runtime.platform();
+        running(&runtime, &inheriting).await;
+        let made: Deployment = cluster.get("default", inheriting.id.as_str()).unwrap();
+        let pod = made.spec.unwrap().template.spec.unwrap();
+        assert_eq!(pod.node_selector.unwrap()["pool"], "mcp");
+        assert_eq!(pod.tolerations.unwrap()[0].key.as_deref(), Some("dedicated"));
+        runtime.shutdown().await;
+    }
+    // A name that is no pod's, as a host name outside a cluster, is nothing to speak of.
+    let runtime = started("no-such-host", None).await;
+    assert!(!runtime.platform()["scheduling"].contains("mcp"));
+    running(&runtime, &workload()).await;
+    runtime.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_inherited_is_found_out_when_the_api_server_is_back() {
     let cluster = cluster();
     let own: Pod = serde_json::from_value(json!({
