@@ -1,4 +1,5 @@
-//! The connections to the API server: as kube makes them, but for small messages leaving at once.
+//! The connections to the API server: as kube makes them, but small messages leave at once, and a silent connection is found
+//! out and given up, also while what was sent is unacknowledged.
 
 use http::Request;
 use hyper_util::{
