@@ -1,7 +1,7 @@
 //! The last words of containers that ended: fetched once, few, and without the secrets the server was given.
 
 use super::{Observer, derive::Ended};
-use crate::logs::is_protocol;
+use crate::{error, logs::is_protocol};
 use archestra_core::{
     runtime::WorkloadId,
     secret::{SecretValue, redact},
@@ -80,7 +80,9 @@ async fn fetch(client: &Client, namespace: &str, request: Request) -> (Ended, Op
     let words = match timeout(LIMIT, read).await {
         Ok(Ok(words)) => Some(words),
         Ok(Err(error)) => {
-            tracing::debug!(%workload, error = %crate::error::chain(&error), "the last words of a container could not be read");
+            // What a parser says of a Secret may quote it, which this does not.
+            let error = error::from_kube("reading the last words of a container", error);
+            tracing::debug!(%workload, %error, "they are not told");
             None
         }
         Err(_) => None,
