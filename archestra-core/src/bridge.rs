@@ -21,8 +21,12 @@
 //!
 //! # End
 //! When the server ends, so does the bridge, with the server's exit code, or 128 and the signal's number: whoever restarts
-//! containers then restarts this one, with its own back-off. When the bridge is told to end by SIGTERM or SIGINT, it takes no
-//! more connections, lets what is under way finish, and ends the server's process group.
+//! containers then restarts this one, at once the first time and with its own back-off after that. A restart within the bridge
+//! would be no sooner the first time, and would hide from everybody else what the kubelet knows only of containers that end: how
+//! often, with which code, after which last words, and how long it waits before the next try.
+//!
+//! When the bridge is told to end by SIGTERM or SIGINT, it takes no more connections, lets what is under way finish, and ends
+//! the server's process group.
 
 mod carry;
 pub mod client;

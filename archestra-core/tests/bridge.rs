@@ -57,6 +57,28 @@ async fn a_server_is_called_over_tcp_by_many() {
     assert_eq!(bridge.health("/other").await.0, 404);
 }
 
+/// It stands beside every server, in that server's limit of memory: a few MiB, most of which is the program itself.
+#[tokio::test]
+async fn a_bridge_is_small() {
+    const MIB: u64 = 1024;
+    let bridge = Bridge::ready("mode=mcp", &[]).await;
+    let idle = bridge.resident();
+    let mut channels = Vec::new();
+    for _ in 0..32 {
+        channels.push(bridge.channel().await);
+    }
+    let text = "x".repeat(10_000);
+    let callers = channels.iter_mut().map(async |channel| {
+        for id in 0..20 {
+            assert!(call(channel, id, "echo", &text).await.contains(&text));
+        }
+    });
+    futures::future::join_all(callers).await;
+    let used = bridge.resident();
+    println!("resident: {idle} KiB at rest, {used} KiB with 32 connections after 640 calls");
+    assert!(idle < 8 * MIB && used < 16 * MIB, "{idle} KiB at rest, {used} KiB in use");
+}
+
 #[tokio::test]
 async fn calls_of_many_are_under_way_together() {
     let bridge = Bridge::ready("mode=mcp", &[]).await;

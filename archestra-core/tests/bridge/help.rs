@@ -96,6 +96,13 @@ impl Bridge {
         Pid::from_raw(children.split_ascii_whitespace().next().unwrap().parse().unwrap()).unwrap()
     }
 
+    /// How much of it is in memory, in KiB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says so");
+        line.trim().trim_end_matches("kB").trim_end().parse().unwrap()
+    }
+
     /// The exit code and all that was logged.
     pub(crate) async fn ended(&mut self) -> (Option<i32>, String) {
         let mut log = String::new();
