@@ -113,6 +113,7 @@ async fn attempt(task: &Task<'_>, desired: &Desired, before: &mut Option<Option<
     };
     let step = match &observed {
         Some(observed) if fits(observed, &desired.deployment) => Step::Keep(observed),
+        Some(observed) if replace::is_unfinished(observed) => again(task, observed, &desired.deployment).await?,
         observed => check(task, observed.as_ref(), &desired.deployment).await?,
     };
     let sent = send(task, desired, &step).await;
@@ -141,6 +142,15 @@ async fn attempt(task: &Task<'_>, desired: &Desired, before: &mut Option<Option<
 
 fn revision_of(deployment: &Deployment) -> Option<RevisionNumber> {
     deployment.annotations().get(names::REVISION)?.parse().ok().map(RevisionNumber)
+}
+
+/// Replaces what a replacement that was cut short has left: of that an apply would leave what is not wanted any more, since it is
+/// not ours alone.
+async fn again<'a>(task: &Task<'_>, observed: &'a Deployment, desired: &Deployment) -> Result<Step<'a>> {
+    match replace::template(task.cluster, task.namespace, observed, desired, Write::DryRun).await {
+        Ok(()) | Err(Error::Unsupported { .. }) => Ok(Step::Replace(observed)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks whether the change will be accepted, and what it takes.
@@ -261,7 +271,10 @@ async fn send(task: &Task<'_>, desired: &Desired, step: &Step<'_>) -> Result<Sen
         parts.extend(Part::of_service(&service));
     }
     let mark = match step {
-        Step::Keep(kept) => return Ok(Sent { deployment: (*kept).clone(), parts, token }),
+        Step::Keep(kept) => {
+            let deployment = replace::give_back(cluster, namespace, (*kept).clone()).await?;
+            return Ok(Sent { deployment, parts, token });
+        }
         Step::Apply(mark) => mark.clone(),
         Step::Untried(_) => None,
         Step::Replace(observed) => {

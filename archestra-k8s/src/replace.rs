@@ -43,13 +43,19 @@ pub(crate) async fn template(
     within(cluster.config.call_timeout, "replacing the template of a Deployment", patched).await.map(drop)
 }
 
+/// Whether a replacement was begun and has not been given back.
+pub(crate) fn is_unfinished(deployment: &Deployment) -> bool {
+    let managers = deployment.metadata.managed_fields.as_deref().unwrap_or_default();
+    managers.iter().any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+}
+
 /// Leaves to server-side apply alone what it shares with a replacement. Without one there is nothing to do.
 pub(crate) async fn give_back(cluster: &Cluster, namespace: &str, deployment: Deployment) -> Result<Deployment> {
-    let managers = deployment.metadata.managed_fields.as_deref().unwrap_or_default();
-    let kept: Vec<_> = managers.iter().filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER)).collect();
-    if kept.len() == managers.len() {
+    if !is_unfinished(&deployment) {
         return Ok(deployment);
     }
+    let managers = deployment.metadata.managed_fields.as_deref().unwrap_or_default();
+    let kept: Vec<_> = managers.iter().filter(|entry| entry.manager.as_deref() != Some(FIELD_MANAGER)).collect();
     let version = deployment.resource_version();
     let patch = Patch::Merge(json!({"metadata": {"managedFields": kept, "resourceVersion": version}}));
     let (deployments, name) = (cluster.api::<Deployment>(namespace), deployment.name_any());

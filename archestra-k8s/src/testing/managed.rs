@@ -58,6 +58,30 @@ const UNOWNED: &[&str] = &[
 ];
 
 impl Managers {
+    /// Those that a written object says there are. Where it says nothing about them, they are what they were.
+    pub(super) fn given(self, object: &Value) -> Self {
+        let given = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+        let Some(entries) = given.filter(|entries| !entries.is_empty()) else { return self };
+        let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        // An entry without a name is how whoever wants none of them says so.
+        let named = entries.iter().filter(|entry| !text(entry, "manager").is_empty());
+        let managers = named.map(|entry| {
+            let mut fields = BTreeSet::new();
+            paths_in(&entry["fieldsV1"], &mut Vec::new(), &mut fields);
+            let given = Manager {
+                name: text(entry, "manager"),
+                applies: entry["operation"] == "Apply",
+                subresource: text(entry, "subresource"),
+                time: text(entry, "time"),
+                fields,
+            };
+            // A time may be written in more than one way.
+            let same = |known: &&Manager| Manager { time: given.time.clone(), ..(*known).clone() } == given;
+            self.0.iter().find(same).cloned().unwrap_or(given)
+        });
+        Self(managers.collect())
+    }
+
     /// Notes that somebody wrote an object without applying it: what has changed is theirs now.
     pub(super) fn wrote(&mut self, kind: &Kind, before: &Value, after: &Value, writer: &Writer) {
         let (old, new) = (paths_of(kind, before), paths_of(kind, after));
@@ -209,6 +233,25 @@ fn fields_v1(fields: &BTreeSet<Path>) -> Value {
         }
     }
     root
+}
+
+/// The paths that `fieldsV1` says.
+fn paths_in(fields: &Value, path: &mut Path, paths: &mut BTreeSet<Path>) {
+    let Value::Object(fields) = fields else { return };
+    if fields.is_empty() || (is_member(path) && fields.contains_key(".")) {
+        paths.insert(path.clone());
+    }
+    for (name, below) in fields {
+        let step = match name.split_once(':') {
+            Some(("f", name)) => Step::Field(name.to_owned()),
+            Some(("k", key)) => Step::Key(key.to_owned()),
+            Some(("v", item)) => Step::Item(item.to_owned()),
+            _ => continue,
+        };
+        path.push(step);
+        paths_in(below, path, paths);
+        path.pop();
+    }
 }
 
 /// The paths of everything in an object that can be owned.

@@ -257,6 +257,7 @@ impl Store {
         self.complete(kind, &key.namespace, &key.name, &mut object, options.strict)?;
         let record = self.record(key).ok_or_else(|| Refusal::not_found(kind, &key.name))?;
         let (before, mut managers) = (Arc::clone(&record.object), (*record.managers).clone());
+        managers = managers.given(&object);
         let next = settle(kind, key, &before, object, options)?;
         managers.wrote(kind, &before, &next, &options.writer);
         Ok(self.commit(kind, key, &before, next, managers, options))
@@ -295,6 +296,7 @@ impl Store {
                 PatchType::Strategic => strategic_merge(kind.name, "", &mut object, patch),
                 PatchType::Json | PatchType::Apply => json_patch(&mut object, patch)?,
             }
+            managers = managers.given(&object);
             if let Some(Value::Object(metadata)) = object.get_mut("metadata")
                 && patch.pointer("/metadata/resourceVersion").is_none()
             {

@@ -8,8 +8,14 @@ use archestra_core::{
     testing::fixtures,
 };
 use archestra_k8s::{ReachMode, testing::FakeCluster};
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::PatchParams;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Container, Pod},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 fn with(yaml: &str) -> WorkloadSpec {
@@ -140,6 +146,75 @@ async fn what_cannot_be_applied_over_what_is_there_is_replaced() {
         assert_eq!(spec.containers[0].liveness_probe, None, "dry runs are {dry_runs}");
         assert!(!runtime.apply(&workload).await.unwrap().changed, "dry runs are {dry_runs}");
     }
+}
+
+/// Who replaces what cannot be applied.
+const REPLACER: &str = "archestra-replace";
+
+fn container(cluster: &FakeCluster) -> Container {
+    let spec = cluster.all::<Deployment>("default")[0].spec.clone().unwrap().template.spec.unwrap();
+    spec.containers.into_iter().find(|one| one.name == "mcp-server").unwrap()
+}
+
+fn is_unfinished(cluster: &FakeCluster) -> bool {
+    let managers = cluster.all::<Deployment>("default")[0].metadata.managed_fields.clone().unwrap();
+    managers.iter().any(|entry| entry.manager.as_deref() == Some(REPLACER))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_cut_short_leaves_nothing_behind() {
+    for dry_runs in ["taken", "not taken"] {
+        let cluster = FakeCluster::new().image("example.com/base:1", echo());
+        let runtime = runtime(&cluster, ReachMode::Direct).await;
+        let mut workload = fixtures::workload(with(CHECKED));
+        runtime.apply(&workload).await.unwrap();
+        let mut there = json!(container(&cluster));
+        there["env"].as_array_mut().unwrap().push(json!({"name": "LEFT", "value": "over"}));
+        let half = json!({"spec": {"template": {"spec": {"containers": [there]}}}});
+        let params = PatchParams { field_manager: Some(REPLACER.to_owned()), ..PatchParams::default() };
+        let deployments: Api<Deployment> = Api::default_namespaced(cluster.client());
+        deployments.patch(workload.id.as_str(), &params, &Patch::Merge(&half)).await.unwrap();
+        assert!(is_unfinished(&cluster));
+        if dry_runs == "not taken" {
+            cluster.refuse_dry_runs("Deployment");
+        }
+        workload.revision = RevisionNumber(2);
+        workload.spec.deployment_yaml = None;
+        assert!(runtime.apply(&workload).await.unwrap().changed, "dry runs are {dry_runs}");
+        let now = container(&cluster);
+        assert!(now.env.iter().flatten().all(|variable| variable.name != "LEFT"), "{:?}", now.env);
+        assert!(now.liveness_probe.is_none() && !is_unfinished(&cluster), "dry runs are {dry_runs}");
+        assert!(!runtime.apply(&workload).await.unwrap().changed, "dry runs are {dry_runs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_not_given_back_is_before_the_next_change() {
+    let cluster = FakeCluster::new().image("example.com/base:1", echo());
+    let runtime = runtime(&cluster, ReachMode::Direct).await;
+    let mut workload = fixtures::workload(with(CHECKED));
+    runtime.apply(&workload).await.unwrap();
+    let mut managers = json!(cluster.all::<Deployment>("default")[0].metadata.managed_fields);
+    let probe = json!({"f:livenessProbe": {".": {}, "f:tcpSocket": {".": {}, "f:port": {}}}});
+    let fields =
+        json!({"f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"mcp-server\"}": probe}}}}});
+    managers.as_array_mut().unwrap().push(json!({
+        "manager": REPLACER, "operation": "Update", "apiVersion": "apps/v1", "time": "2026-01-01T00:00:00Z",
+        "fieldsType": "FieldsV1", "fieldsV1": fields,
+    }));
+    let deployments: Api<Deployment> = Api::default_namespaced(cluster.client());
+    let shared = json!({"metadata": {"managedFields": managers}});
+    deployments.patch(workload.id.as_str(), &PatchParams::default(), &Patch::Merge(&shared)).await.unwrap();
+    assert!(is_unfinished(&cluster));
+    let pods = || cluster.all::<Pod>("default").into_iter().map(|pod| pod.metadata.uid).collect::<Vec<_>>();
+    let before = pods();
+    assert!(!runtime.apply(&workload).await.unwrap().changed, "that alone rolls nothing");
+    assert!(!is_unfinished(&cluster) && pods() == before);
+    deployments.patch(workload.id.as_str(), &PatchParams::default(), &Patch::Merge(&shared)).await.unwrap();
+    workload.revision = RevisionNumber(2);
+    workload.spec.deployment_yaml = None;
+    assert!(runtime.apply(&workload).await.unwrap().changed);
+    assert!(container(&cluster).liveness_probe.is_none() && !is_unfinished(&cluster));
 }
 
 #[tokio::test(flavor = "multi_thread")]
