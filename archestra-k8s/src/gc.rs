@@ -19,13 +19,17 @@ use kube::{
     ResourceExt as _,
     api::{ListParams, ObjectMeta},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+/// The shortest time from one look to the next.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// Collects at the start and from time to time, until told to stop.
 pub(crate) async fn run(cluster: Cluster, areas: Arc<Areas>, turns: Arc<Turns>, stop: CancellationToken) {
-    let mut tick = interval(cluster.config.gc_interval);
+    // An interval of nothing would be a panic, and the end of collecting.
+    let mut tick = interval(cluster.config.gc_interval.max(SHORTEST));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
