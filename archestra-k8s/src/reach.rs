@@ -9,6 +9,9 @@
 //! `<workload>-attach`, and is multiplexed there. The other replicas connect to that one, at the address that the Lease bears,
 //! and are served from its multiplexer. Where replicas do not listen for each other, they answer
 //! [`Unavailable`](archestra_core::Error::Unavailable) and name the holder.
+//!
+//! A node that falls silent ends no connection that goes through the API server, so what is observed of a pod ends them too
+//! (`standing`): it is gone, or was to end by now. One stream for everybody also moves to the pod that took its place.
 
 mod attach;
 mod bridge;
@@ -85,7 +88,7 @@ impl Reach {
             links: Mutex::default(),
             preferred: Mutex::default(),
         });
-        drop(shared.tasks.spawn(give_up_the_gone(Arc::clone(&shared))));
+        drop(shared.tasks.spawn(forget_the_gone(Arc::clone(&shared))));
         Self(shared)
     }
 
@@ -197,9 +200,8 @@ impl Shared {
     }
 }
 
-/// Ends the connections to workloads and pods that are gone, whoever removed them: what is sent to a node that fell silent is
-/// answered by nobody.
-async fn give_up_the_gone(shared: Arc<Shared>) {
+/// Ends the connections to workloads that are gone, whoever removed them, and forgets the ways to pods that are.
+async fn forget_the_gone(shared: Arc<Shared>) {
     let mut changed = shared.observer.changed();
     loop {
         tokio::select! {
@@ -211,7 +213,7 @@ async fn give_up_the_gone(shared: Arc<Shared>) {
             link.stop.cancel();
         }
         for link in there {
-            link.give_up_the_gone(&shared.observer);
+            link.forget_the_gone(&shared.observer);
         }
     }
 }

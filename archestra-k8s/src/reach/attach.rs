@@ -315,7 +315,7 @@ async fn give_up(
             drop(tasks.spawn(async move {
                 tokio::select! {
                     () = link.stop.cancelled() => {}
-                    () = standing::gone(&shared, &link, &pod) => {}
+                    () = standing::over(&shared, &link, &pod) => {}
                     _ = timeout_at(until, idle(&multiplexer)) => {}
                 }
                 multiplexer.shutdown().await;

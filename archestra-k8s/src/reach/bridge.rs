@@ -58,34 +58,46 @@ pub(super) async fn channel(shared: &Arc<Shared>, link: &Arc<Link>, place: &Plac
     Ok(channel)
 }
 
-async fn own_connection(shared: &Shared, link: &Link, pod: &ReadyPod) -> Result<Channel> {
+async fn own_connection(shared: &Arc<Shared>, link: &Arc<Link>, pod: &ReadyPod) -> Result<Channel> {
     let Met::Channel(channel, driver) = meet(shared, link, pod, Purpose::Channel).await? else {
         return Err(unavailable("its bridge was asked for something else".to_owned()));
     };
-    let gone = link.gone(pod);
+    let over = over(shared, link, pod);
     drop(shared.tasks.spawn(async move {
         tokio::select! {
-            () = gone.cancelled() => {}
+            () = over => {}
             () = driver => {}
         }
     }));
     Ok(channel)
 }
 
-async fn shared_connection(shared: &Shared, link: &Link, pod: &ReadyPod) -> Result<Arc<Multiplexer>> {
+async fn shared_connection(shared: &Arc<Shared>, link: &Arc<Link>, pod: &ReadyPod) -> Result<Arc<Multiplexer>> {
     let Met::Multiplexer(multiplexer) = meet(shared, link, pod, Purpose::Multiplexer).await? else {
         return Err(unavailable("its bridge was asked for something else".to_owned()));
     };
     let multiplexer = Arc::new(multiplexer);
     multiplexer.ready().await.map_err(|error| unavailable(format!("its bridge did not answer: {error}")))?;
-    let (gone, ending) = (link.gone(pod), Arc::clone(&multiplexer));
+    let (over, ending) = (over(shared, link, pod), Arc::clone(&multiplexer));
     drop(shared.tasks.spawn(async move {
         tokio::select! {
-            () = gone.cancelled() => ending.shutdown().await,
+            () = over => ending.shutdown().await,
             _ = ending.closed() => {}
         }
     }));
     Ok(multiplexer)
+}
+
+/// Waits until nothing is to be expected of a pod any more, whether its connection says so or not: through a port-forward, it
+/// never does where the node is silent.
+fn over(shared: &Arc<Shared>, link: &Arc<Link>, pod: &ReadyPod) -> impl Future<Output = ()> + Send + use<> {
+    let (shared, link, pod) = (Arc::clone(shared), Arc::clone(link), pod.clone());
+    async move {
+        tokio::select! {
+            () = link.stop.cancelled() => {}
+            () = standing::over(&shared, &link, &pod) => {}
+        }
+    }
 }
 
 async fn meet(shared: &Shared, link: &Link, pod: &ReadyPod, purpose: Purpose) -> Result<Met> {

@@ -4,7 +4,7 @@ use super::{
     Shared,
     bridge::ready_pod,
     link::{Link, ReadyPod},
-    unavailable,
+    standing, unavailable,
 };
 use crate::error::{self, within};
 use archestra_core::{Error, Result, secret::SecretValue};
@@ -183,13 +183,14 @@ async fn carry(shared: &Shared, link: &Link, mut stream: TcpStream, key: &Secret
     let pod = timeout(READY, ready_pod(shared, link)).await;
     let pod = pod.map_err(|_| Error::Timeout { operation: "waiting for a pod that is ready", after: READY })?;
     let mut forwarded = open(shared, link, pod.name(), pod.port(otherwise)).await?;
-    let gone = link.gone(&pod);
     let copied = async {
         forwarded.write_all(&head).await?;
         copy_bidirectional(&mut stream, &mut forwarded).await
     };
     tokio::select! {
-        () = gone.cancelled() => Ok(()),
+        () = link.stop.cancelled() => Ok(()),
+        // A client may keep the connection for its next request, and the API server keeps it to whoever was there.
+        () = standing::over(shared, link, &pod) => Ok(()),
         copied = copied => copied.map(drop).map_err(ended),
     }
 }

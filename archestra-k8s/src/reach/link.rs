@@ -33,20 +33,14 @@ pub(super) struct Link {
     /// Ends all of its connections.
     pub(super) stop: CancellationToken,
     token: Mutex<Option<SecretValue>>,
-    /// For each pod that there are connections to: what ends them, and the way that led there.
-    pods: Mutex<HashMap<String, PodLink>>,
+    /// The way that led to each pod.
+    ways: Mutex<HashMap<String, Known>>,
     /// The connection that all callers of a shared server share, and to which process it leads.
     stream: Mutex<(u64, Arc<OnceCell<Arc<Multiplexer>>>)>,
     /// The loopback listener whose connections are forwarded.
     pub(super) listener: OnceCell<Door>,
     follows: AtomicBool,
     pub(super) attach: Mutex<Option<attach::Keeper>>,
-}
-
-#[derive(Debug)]
-struct PodLink {
-    gone: CancellationToken,
-    way: Option<Known>,
 }
 
 /// A pod whose server answers.
@@ -72,7 +66,7 @@ impl Link {
             namespace,
             stop,
             token: Mutex::default(),
-            pods: Mutex::default(),
+            ways: Mutex::default(),
             stream: Mutex::default(),
             listener: OnceCell::new(),
             follows: AtomicBool::new(false),
@@ -107,37 +101,22 @@ impl Link {
         lock(&self.token).clone()
     }
 
-    /// What ends when the pod does.
-    pub(super) fn gone(&self, pod: &ReadyPod) -> CancellationToken {
-        let mut pods = lock(&self.pods);
-        pods.entry(pod.uid.clone()).or_insert_with(|| PodLink { gone: self.stop.child_token(), way: None }).gone.clone()
-    }
-
     /// The way that led to the pod.
     pub(super) fn way(&self, pod: &ReadyPod) -> Option<Known> {
-        lock(&self.pods).get(&pod.uid)?.way
+        lock(&self.ways).get(&pod.uid).copied()
     }
 
     pub(super) fn remember(&self, pod: &ReadyPod, way: Known) {
-        drop(self.gone(pod));
-        if let Some(link) = lock(&self.pods).get_mut(&pod.uid) {
-            link.way = Some(way);
-        }
+        lock(&self.ways).insert(pod.uid.clone(), way);
     }
 
-    pub(super) fn give_up_the_gone(&self, observer: &Observer) {
-        let mut pods = lock(&self.pods);
-        if pods.is_empty() {
+    pub(super) fn forget_the_gone(&self, observer: &Observer) {
+        let mut ways = lock(&self.ways);
+        if ways.is_empty() {
             return;
         }
         let there = observer.pods(&self.id);
-        pods.retain(|uid, link| {
-            let stays = there.iter().any(|pod| view::uid(&pod.metadata) == uid && !view::is_finished(pod));
-            if !stays {
-                link.gone.cancel();
-            }
-            stays
-        });
+        ways.retain(|uid, _| there.iter().any(|pod| view::uid(&pod.metadata) == uid && !view::is_finished(pod)));
     }
 
     /// The connection to the pod's process that all callers share, or the place for it.

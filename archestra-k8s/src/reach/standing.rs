@@ -1,4 +1,4 @@
-//! When a stream is to be given up though nobody has closed it: its pod is lost with its node, or ends.
+//! When what leads to a pod is to be given up though nobody has closed it: the pod is lost with its node, or ends.
 
 use super::{
     Shared,
@@ -27,7 +27,10 @@ pub(super) enum Farewell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Serves,
-    Lost(&'static str),
+    /// It is not there any more, or has ended.
+    Gone(&'static str),
+    /// It is not ready, and another one is.
+    Outdone,
     /// It is asked to end, and has this long.
     Ending {
         grace: Duration,
@@ -35,27 +38,49 @@ enum Standing {
     },
 }
 
-/// Waits until the stream to a pod is to be given up.
+/// Waits until a stream that all callers share is to be given up.
 ///
 /// A node that falls silent closes no stream, and the API server does not do so for it. What is observed of the pod is all that
 /// tells: its node's controller says that it is not ready, then it is asked to end and replaced, and the kubelet that should
 /// confirm its end is not heard of again.
 pub(super) async fn farewell(shared: &Shared, link: &Link, pod: &ReadyPod) -> Farewell {
+    let judge = |standing, until: Option<Instant>| match standing {
+        Standing::Gone(reason) => Some(Farewell::Lost(reason)),
+        Standing::Outdone => Some(Farewell::Lost("its pod is not ready, and another one is")),
+        Standing::Ending { successor: true, .. } => until.map(Farewell::Leaving),
+        Standing::Ending { .. } | Standing::Serves => None,
+    };
+    watch(shared, link, pod, judge).await
+}
+
+/// Waits until nobody answers at a pod any more: it is gone, or its time to end is over. One that is not ready may still answer
+/// what it was asked.
+pub(super) async fn over(shared: &Shared, link: &Link, pod: &ReadyPod) {
+    let judge = |standing, _| match standing {
+        Standing::Gone(reason) => Some(Farewell::Lost(reason)),
+        Standing::Outdone | Standing::Ending { .. } | Standing::Serves => None,
+    };
+    let _lost = watch(shared, link, pod, judge).await;
+}
+
+async fn watch(
+    shared: &Shared,
+    link: &Link,
+    pod: &ReadyPod,
+    judge: impl Fn(Standing, Option<Instant>) -> Option<Farewell> + Send + Sync,
+) -> Farewell {
     let mut changed = shared.observer.changed();
     let mut end: Option<Instant> = None;
     loop {
         changed.mark_unchanged();
-        let until = match standing(&shared.observer.pods(&link.id), &pod.uid) {
-            Standing::Serves => None,
-            Standing::Lost(reason) => return Farewell::Lost(reason),
-            Standing::Ending { grace, successor } => {
-                let until = *end.get_or_insert_with(|| Instant::now() + grace + MARGIN);
-                if successor {
-                    return Farewell::Leaving(until);
-                }
-                Some(until)
-            }
+        let standing = standing(&shared.observer.pods(&link.id), &pod.uid);
+        let until = match standing {
+            Standing::Ending { grace, .. } => Some(*end.get_or_insert_with(|| Instant::now() + grace + MARGIN)),
+            Standing::Serves | Standing::Gone(_) | Standing::Outdone => None,
         };
+        if let Some(farewell) = judge(standing, until) {
+            return farewell;
+        }
         let overdue = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -69,26 +94,12 @@ pub(super) async fn farewell(shared: &Shared, link: &Link, pod: &ReadyPod) -> Fa
     }
 }
 
-/// Waits until the pod is gone, or has ended.
-pub(super) async fn gone(shared: &Shared, link: &Link, pod: &ReadyPod) {
-    let mut changed = shared.observer.changed();
-    loop {
-        changed.mark_unchanged();
-        if matches!(standing(&shared.observer.pods(&link.id), &pod.uid), Standing::Lost(_)) {
-            return;
-        }
-        if changed.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
 fn standing(pods: &[Arc<Pod>], uid: &str) -> Standing {
     let Some(pod) = pods.iter().find(|pod| view::uid(&pod.metadata) == uid) else {
-        return Standing::Lost("its pod is gone");
+        return Standing::Gone("its pod is gone");
     };
     if view::is_finished(pod) {
-        return Standing::Lost("its pod has ended");
+        return Standing::Gone("its pod has ended");
     }
     let successor = pods.iter().any(|other| view::uid(&other.metadata) != uid && view::is_ready(other));
     if view::is_terminating(&pod.metadata) {
@@ -97,7 +108,7 @@ fn standing(pods: &[Arc<Pod>], uid: &str) -> Standing {
     }
     // One that is not ready by itself may become so again: a node that was out of reach for a while keeps its streams.
     if successor && !view::is_ready(pod) {
-        return Standing::Lost("its pod is not ready, and another one is");
+        return Standing::Outdone;
     }
     Standing::Serves
 }
@@ -135,10 +146,10 @@ mod tests {
         assert_eq!(standing(&[pod("a", READY, same), pod("b", READY, same)], "a"), Standing::Serves, "a rollout");
         assert_eq!(standing(&[pod("a", UNREADY, same)], "a"), Standing::Serves, "its node may come back");
         assert_eq!(standing(&[pod("a", UNREADY, same), pod("b", UNREADY, same)], "a"), Standing::Serves);
-        let lost = |pods: &[Arc<Pod>]| matches!(standing(pods, "a"), Standing::Lost(_));
-        assert!(lost(&[pod("a", UNREADY, same), pod("b", READY, same)]));
-        assert!(lost(&[pod("b", UNREADY, same)]) && lost(&[]));
-        assert!(lost(&[pod("a", READY, |pod| pod["status"]["phase"] = "Failed".into())]));
+        assert_eq!(standing(&[pod("a", UNREADY, same), pod("b", READY, same)], "a"), Standing::Outdone);
+        let gone = |pods: &[Arc<Pod>]| matches!(standing(pods, "a"), Standing::Gone(_));
+        assert!(gone(&[pod("b", UNREADY, same)]) && gone(&[]));
+        assert!(gone(&[pod("a", READY, |pod| pod["status"]["phase"] = "Failed".into())]));
     }
 
     #[test]
