@@ -125,6 +125,30 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
+/// A record that is there and cannot be read, as one of which a newer version says more than this one knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable<K> {
+    /// Which record.
+    pub key: K,
+    /// Why it cannot be read; nothing of what is in it but names of fields.
+    pub reason: String,
+}
+
+/// A record, or that it is there and cannot be read.
+pub type Readable<R, K> = std::result::Result<Versioned<R>, Unreadable<K>>;
+
+impl<K: fmt::Display> fmt::Display for Unreadable<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the stored {} cannot be read; it may be of a newer version: {}", self.key, self.reason)
+    }
+}
+
+impl<K: fmt::Display> From<Unreadable<K>> for Error {
+    fn from(unreadable: Unreadable<K>) -> Self {
+        Self::Backend { backend: "database", reason: unreadable.to_string(), source: None }
+    }
+}
+
 /// The key of a record in a store.
 pub trait StoreKey: fmt::Debug + fmt::Display + Copy + Ord + Hash + Send + Sync + 'static {
     /// What a person would call the kind of record it names.

@@ -3,6 +3,7 @@
 mod committed;
 mod follow;
 mod freshness;
+mod gaps;
 mod list;
 mod mirror;
 mod names;

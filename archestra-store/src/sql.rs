@@ -7,6 +7,7 @@ mod config;
 mod connect;
 pub(crate) mod database;
 mod dialect;
+mod document;
 pub(crate) mod error;
 mod family;
 mod feed;
@@ -73,11 +74,15 @@ impl SqlStore {
     }
 
     async fn open(config: SqlConfig) -> archestra_core::Result<Self> {
-        let db = connect::connect(&config).await?;
+        Ok(Self::over(connect::connect(&config).await?, &config))
+    }
+
+    /// A store on connections that are open.
+    fn over(db: Database, config: &SqlConfig) -> Self {
         let feed = Feed::start(db.clone(), config.poll_interval);
         let commits = Semaphore::new(usize::try_from(config.writers - 1).unwrap_or(usize::MAX >> 3).max(1));
         let (purge, kept_revisions) = (Purge::default(), config.kept_revisions);
-        Ok(Self { inner: Arc::new(Inner { db, feed, purge, commits, kept_revisions }) })
+        Self { inner: Arc::new(Inner { db, feed, purge, commits, kept_revisions }) }
     }
 
     /// Stops watching and closes all connections once what runs on them is done. Afterwards every operation fails.

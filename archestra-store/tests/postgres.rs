@@ -25,7 +25,11 @@ mod load;
 mod pgbouncer;
 #[path = "postgres/pooler.rs"]
 mod pooler;
+#[path = "postgres/records.rs"]
+mod records;
 #[path = "postgres/restart.rs"]
 mod restart;
 #[path = "postgres/support.rs"]
 mod support;
+#[path = "shared/unreadable.rs"]
+mod unreadable;

@@ -29,3 +29,5 @@ mod secrets;
 mod state;
 #[path = "sqlite/support.rs"]
 mod support;
+#[path = "shared/unreadable.rs"]
+mod unreadable;

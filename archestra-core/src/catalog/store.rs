@@ -4,7 +4,7 @@ use super::{Entry, Labels};
 use crate::{
     Error, Result,
     consumer::{Assignment, Consumer, ConsumerKind},
-    feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records, typed},
+    feed::{ChangeSet, FeedEvent, Page, PageRequest, Readable, StoreRevision, Versioned, records, typed},
     id::{AssignmentId, ConsumerId, EntryId, InstallationId, LimitId, PolicyId, RevisionId, ToolId},
     installation::{Installation, Owner},
     policy::{Limit, Policy},
@@ -134,6 +134,10 @@ impl Query {
 /// * [`get_many`](Self::get_many) answers in the order of the keys, of which there may be any number, of any kinds and more than
 ///   once; each record is as it was at some moment of the call.
 /// * [`list`](Self::list) is ordered by id; following the cursors visits each record that is there throughout exactly once.
+/// * A record of which more is stored than this version knows, as a newer one may have written, is not read as if it said less:
+///   whoever acted on it could allow what it forbids, and whoever wrote it back would lose the rest. All methods above fail whole
+///   where they meet one, so that nothing takes what is there for absent; [`get_each`](Self::get_each) and
+///   [`list_each`](Self::list_each) name it and go on, for those who know what its absence comes to.
 /// * [`changes`](Self::changes) delivers at least once, in commit order, whatever process committed; consumers are
 ///   idempotent. It begins with `Resync` when opened with `None` or with a position that is no longer known, or was never this
 ///   store's. It sends `Confirmed` at least once a second while the store is reachable, however much is committed
@@ -157,11 +161,22 @@ pub trait CatalogStore: fmt::Debug + Send + Sync + 'static {
         stream::iter(reads.collect::<Vec<_>>()).buffered(READS).try_collect().await
     }
 
+    /// The same, with what cannot be read told apart from what is not there.
+    async fn get_each(&self, keys: &[RecordKey]) -> Result<Vec<Option<Readable<Record, RecordKey>>>> {
+        Ok(self.get_many(keys).await?.into_iter().map(|found| found.map(Ok)).collect())
+    }
+
     /// Reads the record that a unique value leads to, if there is one.
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>>;
 
     /// Reads one page of a list.
     async fn list(&self, query: &Query, page: &PageRequest) -> Result<Page<Versioned<Record>>>;
+
+    /// The same, with what cannot be read in its place.
+    async fn list_each(&self, query: &Query, page: &PageRequest) -> Result<Page<Readable<Record, RecordKey>>> {
+        let Page { items, next } = self.list(query, page).await?;
+        Ok(Page { items: items.into_iter().map(Ok).collect(), next })
+    }
 
     /// Applies a set of changes whole.
     async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision>;

@@ -27,32 +27,38 @@ macro_rules! typed {
                 }
             }
 
-            /// Reads one page as its type.
+            /// Reads one page as its type, to show it: what cannot be read is left out and logged.
             fn list_page<T: $document>(
                 &self,
                 query: $query,
                 page: PageRequest,
             ) -> impl Future<Output = Result<Page<Versioned<T>>>> + Send {
                 async move {
-                    let Page { items, next } = self.list(&query, &page).await?;
-                    let items = items
-                        .into_iter()
-                        .filter_map(|Versioned { version, value }| {
+                    let Page { items, next } = self.list_each(&query, &page).await?;
+                    let shown = |item| match item {
+                        Ok(Versioned { version, value }) => {
                             T::from_record(value).map(|value| Versioned { version, value })
-                        })
-                        .collect();
+                        }
+                        Err(unreadable) => {
+                            tracing::error!(%unreadable, "a list is shown without a record");
+                            None
+                        }
+                    };
+                    let items = items.into_iter().filter_map(shown).collect();
                     Ok(Page { items, next })
                 }
             }
 
-            /// Reads all pages.
+            /// Reads all pages, to act on them: fails where anything in them cannot be read.
             fn list_all<T: $document>(&self, query: $query) -> impl Future<Output = Result<Vec<Versioned<T>>>> + Send {
                 async move {
                     let mut all = Vec::new();
                     let mut request = PageRequest { limit: crate::feed::MAX_PAGE, cursor: None };
                     loop {
-                        let page = self.list_page::<T>(query.clone(), request.clone()).await?;
-                        all.extend(page.items);
+                        let page = self.list(&query, &request).await?;
+                        all.extend(page.items.into_iter().filter_map(|Versioned { version, value }| {
+                            T::from_record(value).map(|value| Versioned { version, value })
+                        }));
                         match page.next {
                             Some(cursor) => request.cursor = Some(cursor),
                             None => return Ok(all),

@@ -3,7 +3,7 @@
 use super::{Client, Consent, Grant, IdentityProvider, LinkedIdentity, Role, Team, Token, TokenHash, TokenOwner, User};
 use crate::{
     Result,
-    feed::{ChangeSet, FeedEvent, Page, PageRequest, StoreRevision, Versioned, records, typed},
+    feed::{ChangeSet, FeedEvent, Page, PageRequest, Readable, StoreRevision, Versioned, records, typed},
     id::{
         ClientId, ConsentId, ConsumerId, GrantId, IdentityProviderId, LinkedIdentityId, RoleId, TeamId, TokenId, UserId,
     },
@@ -170,6 +170,16 @@ pub trait IdentityStore: fmt::Debug + Send + Sync + 'static {
 
     /// Reads one page of a list.
     async fn list(&self, query: &IdentityQuery, page: &PageRequest) -> Result<Page<Versioned<IdentityRecord>>>;
+
+    /// The same, with what cannot be read in its place. Only to show: what nobody can read may be what denies.
+    async fn list_each(
+        &self,
+        query: &IdentityQuery,
+        page: &PageRequest,
+    ) -> Result<Page<Readable<IdentityRecord, IdentityKey>>> {
+        let Page { items, next } = self.list(query, page).await?;
+        Ok(Page { items: items.into_iter().map(Ok).collect(), next })
+    }
 
     /// Applies a set of changes whole.
     async fn commit(&self, changes: IdentityChanges) -> Result<StoreRevision>;

@@ -18,7 +18,7 @@
 use crate::{
     Error, Result,
     catalog::{CatalogChanges, CatalogStore, Lookup, Query, Record, RecordKey},
-    feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
+    feed::{FeedEvent, Page, PageRequest, Readable, StoreRevision, Unreadable, Versioned},
     identity::{IdentityChanges, IdentityKey, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore},
     secret::{Accepts, Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
     state::{StateKey, StateStore},
@@ -27,6 +27,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -51,6 +52,8 @@ struct Plan {
     failing: u64,
     forgetting: u64,
     calls: u64,
+    /// Records of the catalog that cannot be read.
+    spoiled: BTreeSet<RecordKey>,
 }
 
 /// What becomes of one call.
@@ -83,6 +86,11 @@ impl Faults {
         self.plan().forgetting = calls;
     }
 
+    /// This record of the catalog is there and cannot be read, until [`heal`](Self::heal).
+    pub fn spoil(&self, key: impl Into<RecordKey>) {
+        self.plan().spoiled.insert(key.into());
+    }
+
     /// Everything works again, without delay.
     pub fn heal(&self) {
         let mut plan = self.plan();
@@ -97,6 +105,14 @@ impl Faults {
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn readable(&self, record: Versioned<Record>) -> Readable<Record, RecordKey> {
+        let key = record.value.key();
+        if self.plan().spoiled.contains(&key) {
+            return Err(Unreadable { key, reason: "this test spoiled it".to_owned() });
+        }
+        Ok(record)
     }
 
     fn down(&self) -> bool {
@@ -237,19 +253,32 @@ impl<T: SecretStore + ?Sized> SecretStore for Faulty<T> {
 #[async_trait]
 impl<T: CatalogStore + ?Sized> CatalogStore for Faulty<T> {
     async fn get(&self, key: RecordKey) -> Result<Versioned<Record>> {
-        self.faults.around(self.inner.get(key)).await
+        Ok(self.faults.readable(self.faults.around(self.inner.get(key)).await?)?)
     }
 
     async fn get_many(&self, keys: &[RecordKey]) -> Result<Vec<Option<Versioned<Record>>>> {
-        self.faults.around(self.inner.get_many(keys)).await
+        let found = self.get_each(keys).await?;
+        found.into_iter().map(|found| Ok(found.transpose()?)).collect()
+    }
+
+    async fn get_each(&self, keys: &[RecordKey]) -> Result<Vec<Option<Readable<Record, RecordKey>>>> {
+        let found = self.faults.around(self.inner.get_many(keys)).await?;
+        Ok(found.into_iter().map(|found| found.map(|record| self.faults.readable(record))).collect())
     }
 
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
-        self.faults.around(self.inner.find(lookup)).await
+        let found = self.faults.around(self.inner.find(lookup)).await?;
+        Ok(found.map(|record| self.faults.readable(record)).transpose()?)
     }
 
     async fn list(&self, query: &Query, page: &PageRequest) -> Result<Page<Versioned<Record>>> {
-        self.faults.around(self.inner.list(query, page)).await
+        let Page { items, next } = self.list_each(query, page).await?;
+        Ok(Page { items: items.into_iter().collect::<Result<_, _>>()?, next })
+    }
+
+    async fn list_each(&self, query: &Query, page: &PageRequest) -> Result<Page<Readable<Record, RecordKey>>> {
+        let Page { items, next } = self.faults.around(self.inner.list(query, page)).await?;
+        Ok(Page { items: items.into_iter().map(|record| self.faults.readable(record)).collect(), next })
     }
 
     async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision> {

@@ -82,6 +82,7 @@ struct Inner {
     responses: Family<CallLabels, Histogram, fn() -> Histogram>,
     deployments: Family<DeploymentLabels, Gauge>,
     audit_dropped: Counter,
+    unreadable: Gauge,
     workloads: Mutex<Workloads>,
     /// How many routes count into each series, by the labels of its successes.
     routes: Mutex<HashMap<CallLabels, usize>>,
@@ -119,6 +120,7 @@ impl Meters {
             responses: Family::new_with_constructor(sizes),
             deployments: Family::default(),
             audit_dropped: Counter::default(),
+            unreadable: Gauge::default(),
             workloads: Mutex::default(),
             routes: Mutex::default(),
         };
@@ -140,6 +142,11 @@ impl Meters {
             "audit_records_dropped",
             "Audit records lost because the queue was full or the sink refused them",
             inner.audit_dropped.clone(),
+        );
+        registry.register(
+            "catalog_records_unreadable",
+            "Records that cannot be read, as ones of a newer version, and that calls are served without",
+            inner.unreadable.clone(),
         );
         if let Some(runtime) = runtime {
             registry.register_collector(Box::new(Requests(Arc::downgrade(runtime))));
@@ -209,6 +216,11 @@ impl Meters {
             request: self.0.requests.get_or_create_owned(labels),
             response: self.0.responses.get_or_create_owned(labels),
         }
+    }
+
+    /// Notes how many records of the catalog calls are served without.
+    pub(crate) fn unreadable(&self, records: usize) {
+        self.0.unreadable.set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
     /// Notes the state of a self-hosted server.

@@ -3,7 +3,7 @@
 use archestra_core::{
     Result,
     catalog::{CatalogChanges, CatalogStore, Lookup, Query, Record, RecordKey},
-    feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
+    feed::{FeedEvent, Page, PageRequest, Readable, StoreRevision, Versioned},
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -40,12 +40,20 @@ impl CatalogStore for Committed {
         self.catalog.get_many(keys).await
     }
 
+    async fn get_each(&self, keys: &[RecordKey]) -> Result<Vec<Option<Readable<Record, RecordKey>>>> {
+        self.catalog.get_each(keys).await
+    }
+
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
         self.catalog.find(lookup).await
     }
 
     async fn list(&self, query: &Query, page: &PageRequest) -> Result<Page<Versioned<Record>>> {
         self.catalog.list(query, page).await
+    }
+
+    async fn list_each(&self, query: &Query, page: &PageRequest) -> Result<Page<Readable<Record, RecordKey>>> {
+        self.catalog.list_each(query, page).await
     }
 
     async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision> {

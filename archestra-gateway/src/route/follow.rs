@@ -2,6 +2,7 @@
 
 use super::{
     Freshness, Snapshot, Source, Told,
+    gaps::{Gaps, KINDS, Read},
     mirror::{Affected, Mirror, RouteParts},
     names::{Known, Names},
 };
@@ -9,7 +10,7 @@ use crate::upstream::Upstreams;
 use arc_swap::{ArcSwap, Guard};
 use archestra_core::{
     Error,
-    catalog::{CatalogStore, Kind, Query, Record, RecordKey},
+    catalog::{CatalogStore, Kind, Query, RecordKey},
     feed::{FeedEvent, MAX_PAGE, PageRequest, StoreRevision},
     id::InstallationId,
 };
@@ -32,11 +33,12 @@ const TOGETHER: usize = 5000;
 pub(crate) struct Routes {
     snapshot: ArcSwap<Snapshot>,
     revision: watch::Sender<Option<StoreRevision>>,
+    gaps: Gaps,
 }
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { snapshot: ArcSwap::default(), revision: watch::Sender::new(None) }
+        Self { snapshot: ArcSwap::default(), revision: watch::Sender::new(None), gaps: Gaps::default() }
     }
 }
 
@@ -100,7 +102,7 @@ impl Follower {
                         self.routes.revision.send_if_modified(|at| std::mem::replace(at, since) != since);
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "a change of the catalog could not be read; trying again");
+                        tracing::error!(%error, "the catalog could not be read; trying again");
                         // Reading again from the last position that was taken in delivers it once more.
                         break;
                     }
@@ -112,8 +114,9 @@ impl Follower {
 
     async fn change(&self, mirror: &mut Mirror, keys: &[RecordKey]) -> Result<(), Error> {
         let records = read(&self.catalog, keys).await?;
+        self.parts.meters.unreadable(self.routes.gaps.note(&records));
         let mut affected = Affected::default();
-        for (key, record) in records {
+        for Read { key, record, .. } in records {
             self.names.apply(key, record.as_ref());
             mirror.apply(key, record, &mut affected);
         }
@@ -126,14 +129,20 @@ impl Follower {
         fresh.keep_subscribers(mirror);
         let mut names = Known::default();
         let mut affected = Affected::default();
-        for kind in Kind::ALL {
+        let mut missing = Vec::new();
+        for kind in KINDS {
             let mut page = PageRequest { limit: MAX_PAGE, cursor: None };
             loop {
-                let found = self.catalog.list(&Query::all(*kind), &page).await?;
-                for record in found.items {
-                    let record: Record = record.value;
-                    names.apply(record.key(), Some(&record));
-                    fresh.apply(record.key(), Some(record), &mut affected);
+                let found = self.catalog.list_each(&Query::all(kind), &page).await?;
+                for item in found.items {
+                    let read =
+                        Read::of(item.as_ref().map_or_else(|gap| gap.key, |found| found.value.key()), Some(item))?;
+                    if read.record.is_none() {
+                        missing.push(read);
+                    } else {
+                        names.apply(read.key, read.record.as_ref());
+                        fresh.apply(read.key, read.record, &mut affected);
+                    }
                 }
                 match found.next {
                     Some(cursor) => page.cursor = Some(cursor),
@@ -142,6 +151,7 @@ impl Follower {
             }
         }
         *mirror = fresh;
+        self.parts.meters.unreadable(self.routes.gaps.replace(&missing));
         self.names.replace(names);
         self.forget(affected.gone);
         self.routes.snapshot.store(Arc::new(Snapshot::whole(mirror, &self.parts)));
@@ -164,14 +174,15 @@ impl Follower {
 }
 
 /// Reads records, all of them before the first is taken in: a commit is followed whole or not at all.
-async fn read(catalog: &Arc<dyn CatalogStore>, keys: &[RecordKey]) -> Result<Vec<(RecordKey, Option<Record>)>, Error> {
+async fn read(catalog: &Arc<dyn CatalogStore>, keys: &[RecordKey]) -> Result<Vec<Read>, Error> {
+    // Nothing is routed by revisions, of which there are many.
+    let keys: Vec<RecordKey> = keys.iter().copied().filter(|key| key.kind() != Kind::Revision).collect();
     let batches: Vec<Vec<RecordKey>> = keys.chunks(TOGETHER_READ).map(<[_]>::to_vec).collect();
     let reads = batches.into_iter().map(|keys| {
         let catalog = Arc::clone(catalog);
         async move {
-            let found = catalog.get_many(&keys).await?;
-            let records = found.into_iter().map(|record| record.map(|record| record.value));
-            Ok::<Vec<_>, Error>(keys.into_iter().zip(records).collect())
+            let found = catalog.get_each(&keys).await?;
+            keys.into_iter().zip(found).map(|(key, found)| Read::of(key, found)).collect::<Result<Vec<_>, Error>>()
         }
     });
     stream::iter(reads).buffered(READS).try_concat().await

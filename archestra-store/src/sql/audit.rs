@@ -4,6 +4,7 @@ use super::{
     SqlStore,
     catalog::is,
     database::{column, row, rows},
+    document,
     error::{db_error, unreadable, unwritable},
     read::bad_cursor,
 };
@@ -174,7 +175,7 @@ fn values(record: &AuditRecord) -> Result<[Value; 7]> {
 
 fn record(row: &QueryResult) -> Result<AuditRecord> {
     let doc: String = column(row, "doc")?;
-    serde_json::from_str(&doc).map_err(|error| unreadable(AuditId::KIND, error))
+    serde_json::from_str(&doc).map_err(|error| unreadable(AuditId::KIND, document::why(&error)))
 }
 
 pub(super) fn cursor(at: i64, id: Uuid) -> Cursor {

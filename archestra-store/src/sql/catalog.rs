@@ -6,7 +6,7 @@ use super::{SqlStore, commit, family::Family as _, feed, read};
 use archestra_core::{
     Result,
     catalog::{CatalogChanges, CatalogStore, Kind, Labels, Lookup, Query, Record, RecordKey},
-    feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
+    feed::{FeedEvent, Page, PageRequest, Readable, StoreRevision, Versioned},
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -27,6 +27,10 @@ impl CatalogStore for SqlStore {
         self.db().within("reading records", read::get_many::<Catalog>(self.db(), keys)).await
     }
 
+    async fn get_each(&self, keys: &[RecordKey]) -> Result<Vec<Option<Readable<Record, RecordKey>>>> {
+        self.db().within("reading records", read::get_each::<Catalog>(self.db(), keys)).await
+    }
+
     async fn find(&self, lookup: &Lookup) -> Result<Option<Versioned<Record>>> {
         let (kind, filter) = named(lookup);
         self.db().within("looking a record up", read::find::<Catalog>(self.db(), rows::table(kind), filter)).await
@@ -35,6 +39,11 @@ impl CatalogStore for SqlStore {
     async fn list(&self, query: &Query, page: &PageRequest) -> Result<Page<Versioned<Record>>> {
         let table = rows::table(query.kind());
         self.db().within("listing records", read::list::<Catalog>(self.db(), table, matching(query), page)).await
+    }
+
+    async fn list_each(&self, query: &Query, page: &PageRequest) -> Result<Page<Readable<Record, RecordKey>>> {
+        let table = rows::table(query.kind());
+        self.db().within("listing records", read::list_each::<Catalog>(self.db(), table, matching(query), page)).await
     }
 
     async fn commit(&self, changes: CatalogChanges) -> Result<StoreRevision> {

@@ -77,12 +77,19 @@ pub(crate) fn is_race(error: &Error) -> bool {
     trouble.is_some_and(|trouble| trouble.kind == TroubleKind::Race)
 }
 
+/// Whether somebody else had the lock for as long as there was time. Nothing was done.
+pub(crate) fn is_busy(error: &Error) -> bool {
+    let Error::Unavailable { source: Some(source), .. } = error else { return false };
+    let trouble = source.downcast_ref::<DbErr>().and_then(Trouble::of);
+    trouble.is_some_and(|trouble| trouble.kind == TroubleKind::Busy)
+}
+
 /// What is stored cannot be read back.
-pub(crate) fn unreadable(what: impl std::fmt::Display, source: impl Into<archestra_core::error::Source>) -> Error {
+pub(crate) fn unreadable(what: impl std::fmt::Display, why: impl std::fmt::Display) -> Error {
     Error::Backend {
         backend: BACKEND,
-        reason: format!("the stored {what} cannot be read; it may be of a newer version"),
-        source: Some(source.into()),
+        reason: format!("the stored {what} cannot be read; it may be of a newer version: {why}"),
+        source: None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use archestra_core::{
     Result,
-    feed::{FeedEvent, Page, PageRequest, StoreRevision, Versioned},
+    feed::{FeedEvent, Page, PageRequest, Readable, StoreRevision, Versioned},
     identity::{
         IdentityChanges, IdentityKey, IdentityKind, IdentityLookup, IdentityQuery, IdentityRecord, IdentityStore,
     },
@@ -36,6 +36,15 @@ impl IdentityStore for SqlStore {
     async fn list(&self, query: &IdentityQuery, page: &PageRequest) -> Result<Page<Versioned<IdentityRecord>>> {
         let table = rows::table(query.kind());
         self.db().within("listing records", read::list::<Identity>(self.db(), table, matching(query), page)).await
+    }
+
+    async fn list_each(
+        &self,
+        query: &IdentityQuery,
+        page: &PageRequest,
+    ) -> Result<Page<Readable<IdentityRecord, IdentityKey>>> {
+        let table = rows::table(query.kind());
+        self.db().within("listing records", read::list_each::<Identity>(self.db(), table, matching(query), page)).await
     }
 
     async fn commit(&self, changes: IdentityChanges) -> Result<StoreRevision> {

@@ -2,12 +2,15 @@
 
 use super::{
     database::{Database, column, count, row, rows},
+    document,
     error::unreadable,
     family::{Family, IDS, Key, Table, by_table},
 };
 use archestra_core::{
     Error, Result,
-    feed::{Cursor, MAX_PAGE, Page, PageRequest, StoreKey as _, StoreRecord as _, Version, Versioned},
+    feed::{
+        Cursor, MAX_PAGE, Page, PageRequest, Readable, StoreKey as _, StoreRecord as _, Unreadable, Version, Versioned,
+    },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sea_orm::{
@@ -16,6 +19,9 @@ use sea_orm::{
 };
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
+
+/// A record, or that it cannot be read.
+pub(super) type Found<F> = Readable<<F as Family>::Record, Key<F>>;
 
 /// Reads one record.
 pub(super) async fn get<F: Family>(db: &Database, key: Key<F>) -> Result<Versioned<F::Record>> {
@@ -26,12 +32,21 @@ pub(super) async fn get<F: Family>(db: &Database, key: Key<F>) -> Result<Version
 
 /// Reads many records, with few statements.
 pub(super) async fn get_many<F: Family>(db: &Database, keys: &[Key<F>]) -> Result<Vec<Option<Versioned<F::Record>>>> {
+    let found = get_each::<F>(db, keys).await?;
+    found.into_iter().map(|found| found.transpose().map_err(refusal::<F>)).collect()
+}
+
+/// The same, with what cannot be read told apart.
+pub(super) async fn get_each<F: Family>(db: &Database, keys: &[Key<F>]) -> Result<Vec<Option<Found<F>>>> {
     let mut found = HashMap::with_capacity(keys.len());
     for (of_table, ids) in by_table::<F>(&keys.iter().copied().collect::<BTreeSet<_>>()) {
+        let table = F::table(&of_table);
         for ids in ids.chunks(IDS) {
             let filter = Expr::col("id").is_in(ids.iter().copied());
-            for record in all_in::<F, _>(&db.reader, F::table(&of_table), filter.into()).await? {
-                found.insert(record.value.key(), record);
+            for row in rows(&db.reader, &select(table, filter.into())).await? {
+                let record = record::<F>(table, &row)?;
+                let key = record.as_ref().map_or_else(|unreadable| unreadable.key, |record| record.value.key());
+                found.insert(key, record);
             }
         }
     }
@@ -53,7 +68,7 @@ pub(super) async fn all_in<F: Family, C: ConnectionTrait>(
     table: &'static Table,
     filter: Condition,
 ) -> Result<Vec<Versioned<F::Record>>> {
-    rows(db, &select(table, filter)).await?.iter().map(|row| record::<F>(table, row)).collect()
+    rows(db, &select(table, filter)).await?.iter().map(|row| whole::<F>(table, row)).collect()
 }
 
 /// Reads one page of the records of `table` that match.
@@ -63,6 +78,17 @@ pub(super) async fn list<F: Family>(
     filter: Condition,
     page: &PageRequest,
 ) -> Result<Page<Versioned<F::Record>>> {
+    let Page { items, next } = list_each::<F>(db, table, filter, page).await?;
+    Ok(Page { items: items.into_iter().collect::<Result<_, _>>().map_err(refusal::<F>)?, next })
+}
+
+/// The same, with what cannot be read in its place.
+pub(super) async fn list_each<F: Family>(
+    db: &Database,
+    table: &'static Table,
+    filter: Condition,
+    page: &PageRequest,
+) -> Result<Page<Found<F>>> {
     let limit = page.limit.clamp(1, MAX_PAGE);
     let after = page.cursor.as_ref().map(parse).transpose()?;
     let found = rows(&db.reader, &page_of(table, filter, after, limit)).await?;
@@ -88,19 +114,32 @@ async fn find_in<F: Family, C: ConnectionTrait>(
     table: &'static Table,
     filter: Condition,
 ) -> Result<Option<Versioned<F::Record>>> {
-    row(db, &select(table, filter)).await?.map(|row| record::<F>(table, &row)).transpose()
+    row(db, &select(table, filter)).await?.map(|row| whole::<F>(table, &row)).transpose()
 }
 
 fn select(table: &Table, filter: Condition) -> SelectStatement {
     Query::select().columns(["id", "version", "doc"]).from(table.name).cond_where(filter).take()
 }
 
-fn record<F: Family>(table: &Table, row: &QueryResult) -> Result<Versioned<F::Record>> {
+fn whole<F: Family>(table: &Table, row: &QueryResult) -> Result<Versioned<F::Record>> {
+    record::<F>(table, row)?.map_err(refusal::<F>)
+}
+
+fn record<F: Family>(table: &Table, row: &QueryResult) -> Result<Found<F>> {
     let id: Uuid = column(row, "id")?;
     let doc: String = column(row, "doc")?;
     let key = F::key(table.label, id).ok_or_else(|| unreadable(table.label, "no such kind of record"))?;
-    let value = F::read(&key, &doc).map_err(|error| unreadable(key, error))?;
-    Ok(Versioned { version: Version(count(row, "version")?), value })
+    let version = Version(count(row, "version")?);
+    Ok(match F::read(&key, &doc) {
+        // References and versions go by the row.
+        Ok(value) if value.key() == key => Ok(Versioned { version, value }),
+        Ok(_) => Err(Unreadable { key, reason: "its document is that of another record".to_owned() }),
+        Err(error) => Err(Unreadable { key, reason: document::why(&error) }),
+    })
+}
+
+fn refusal<F: Family>(unreadable: Unreadable<Key<F>>) -> Error {
+    unreadable.into()
 }
 
 fn cursor(id: Uuid) -> Cursor {

@@ -1,6 +1,9 @@
 //! Records: what one set may do in any order, and what errors name.
 
-use crate::support::{file, memory};
+use crate::{
+    support::{file, fresh_path, memory, open},
+    unreadable,
+};
 use archestra_core::{
     Error,
     catalog::{CatalogStore, Entry, Kind, Query},
@@ -61,4 +64,13 @@ async fn pages_are_capped() {
     assert_eq!(page.items.len(), MAX_PAGE);
     let rest = store.list(&Query::all(Kind::Entry), &PageRequest { limit: 0, cursor: page.next }).await.unwrap();
     assert_eq!((rest.items.len(), rest.next), (1, None));
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_are_told_apart() {
+    let path = fresh_path();
+    let store = open(&path).await;
+    let raw = sea_orm::Database::connect(format!("sqlite://{}", path.display())).await.unwrap();
+    unreadable::records_that_cannot_be_read_are_told_apart(&store, &raw).await;
+    raw.close().await.unwrap();
 }

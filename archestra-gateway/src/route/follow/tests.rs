@@ -11,6 +11,8 @@ use futures::{StreamExt as _, stream};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
+mod unreadable;
+
 fn key() -> RecordKey {
     fixtures::remote_entry("any").id.into()
 }
@@ -40,10 +42,10 @@ async fn records_are_read_many_at_once_and_kept_in_order() {
     let before = store.faults().calls();
     let found = read(&catalog, &keys).await.unwrap();
     assert_eq!(store.faults().calls() - before, 5);
-    assert_eq!(found.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys);
-    assert!(found[0].1.is_none() && found[1..].iter().all(|(_, record)| record.is_some()));
+    assert_eq!(found.iter().map(|read| read.key).collect::<Vec<_>>(), keys);
+    assert!(found[0].record.is_none() && found[1..].iter().all(|read| read.record.is_some()));
     store.faults().fail_next(1);
-    assert_eq!(read(&catalog, &keys).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(read(&catalog, &keys).await.map(drop).unwrap_err().kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! How the catalog's records are laid out in tables.
 
-use crate::sql::family::{Family, Referrer, Satellite, Table};
+use crate::sql::{
+    document,
+    family::{Family, Referrer, Satellite, Table},
+};
 use archestra_core::{
     catalog::{Kind, Record, RecordKey},
     consumer::{ConsumerKind, CredentialChoice},
@@ -206,14 +209,14 @@ impl Family for Catalog {
 
     fn read(key: &RecordKey, doc: &str) -> serde_json::Result<Record> {
         Ok(match key.kind() {
-            Kind::Entry => Record::Entry(serde_json::from_str(doc)?),
-            Kind::Installation => Record::Installation(serde_json::from_str(doc)?),
-            Kind::Tool => Record::Tool(serde_json::from_str(doc)?),
-            Kind::Consumer => Record::Consumer(serde_json::from_str(doc)?),
-            Kind::Assignment => Record::Assignment(serde_json::from_str(doc)?),
-            Kind::Revision => Record::Revision(serde_json::from_str(doc)?),
-            Kind::Policy => Record::Policy(serde_json::from_str(doc)?),
-            Kind::Limit => Record::Limit(serde_json::from_str(doc)?),
+            Kind::Entry => Record::Entry(document::read(doc)?),
+            Kind::Installation => Record::Installation(document::read(doc)?),
+            Kind::Tool => Record::Tool(document::read(doc)?),
+            Kind::Consumer => Record::Consumer(document::read(doc)?),
+            Kind::Assignment => Record::Assignment(document::read(doc)?),
+            Kind::Revision => Record::Revision(document::read(doc)?),
+            Kind::Policy => Record::Policy(document::read(doc)?),
+            Kind::Limit => Record::Limit(document::read(doc)?),
         })
     }
 }

@@ -47,8 +47,10 @@ pub(super) async fn uniques<F: Family>(tx: &DatabaseTransaction, plan: &Plan<F>)
                 if F::key(table.label, id).is_some_and(|key| plan.present.contains_key(&key)) {
                     continue;
                 }
-                let holder = read::all_in::<F, _>(tx, table, Expr::col("id").eq(id).into()).await?;
-                let value = holder.first().map_or_else(|| id.to_string(), |holder| F::unique_value(&holder.value, n));
+                let holder = read::all_in::<F, _>(tx, table, Expr::col("id").eq(id).into()).await;
+                // It is taken also by what cannot be read.
+                let holder = holder.ok().and_then(|found| found.into_iter().next());
+                let value = holder.map_or_else(|| id.to_string(), |holder| F::unique_value(&holder.value, n));
                 return Err(Error::already_exists(table.label, value));
             }
         }

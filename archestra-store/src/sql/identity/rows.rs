@@ -1,7 +1,10 @@
 //! How identities are laid out in tables.
 
 use super::cascade;
-use crate::sql::family::{Cascade, Family, Key, Satellite, Table};
+use crate::sql::{
+    document,
+    family::{Cascade, Family, Key, Satellite, Table},
+};
 use archestra_core::{
     Result,
     identity::{IdentityKey, IdentityKind, IdentityRecord, TokenOwner},
@@ -192,15 +195,15 @@ impl Family for Identity {
 
     fn read(key: &IdentityKey, doc: &str) -> serde_json::Result<IdentityRecord> {
         Ok(match key.kind() {
-            IdentityKind::User => IdentityRecord::User(serde_json::from_str(doc)?),
-            IdentityKind::Team => IdentityRecord::Team(serde_json::from_str(doc)?),
-            IdentityKind::Role => IdentityRecord::Role(serde_json::from_str(doc)?),
-            IdentityKind::Token => IdentityRecord::Token(serde_json::from_str(doc)?),
-            IdentityKind::Client => IdentityRecord::Client(serde_json::from_str(doc)?),
-            IdentityKind::IdentityProvider => IdentityRecord::IdentityProvider(serde_json::from_str(doc)?),
-            IdentityKind::Grant => IdentityRecord::Grant(serde_json::from_str(doc)?),
-            IdentityKind::Consent => IdentityRecord::Consent(serde_json::from_str(doc)?),
-            IdentityKind::LinkedIdentity => IdentityRecord::LinkedIdentity(serde_json::from_str(doc)?),
+            IdentityKind::User => IdentityRecord::User(document::read(doc)?),
+            IdentityKind::Team => IdentityRecord::Team(document::read(doc)?),
+            IdentityKind::Role => IdentityRecord::Role(document::read(doc)?),
+            IdentityKind::Token => IdentityRecord::Token(document::read(doc)?),
+            IdentityKind::Client => IdentityRecord::Client(document::read(doc)?),
+            IdentityKind::IdentityProvider => IdentityRecord::IdentityProvider(document::read(doc)?),
+            IdentityKind::Grant => IdentityRecord::Grant(document::read(doc)?),
+            IdentityKind::Consent => IdentityRecord::Consent(document::read(doc)?),
+            IdentityKind::LinkedIdentity => IdentityRecord::LinkedIdentity(document::read(doc)?),
         })
     }
 
