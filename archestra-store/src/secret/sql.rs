@@ -115,35 +115,42 @@ impl SqlSecrets {
             let old = rows(&db.reader, &old).await?;
             let mut done = Resealed::default();
             for row in &old {
-                let reference: String = column(row, "ref")?;
-                done.last = Some(reference.clone());
-                let sealed_anew = self.open(&reference, row).and_then(|stored_bundle| {
-                    let version = stored_bundle.version.0;
-                    let plain = stored_bundle.bundle.to_plaintext();
-                    let sealed_anew = self.keys.seal(&plain, &context(&reference, version));
-                    Ok((version, sealed_anew.map_err(|error| sealed(&reference, error))?))
-                });
-                let (version, sealed_anew) = match sealed_anew {
-                    Ok(sealed_anew) => sealed_anew,
-                    Err(error) => {
-                        tracing::error!(reference, %error, "a secret cannot be sealed anew; it stays under its older key");
-                        done.left += 1;
-                        continue;
-                    }
-                };
-                let update = Query::update()
-                    .table(SECRETS)
-                    .value("key_id", sealed_anew.key.as_str())
-                    .value("bytes", sealed_anew.bytes)
-                    .and_where(Expr::col("ref").eq(reference))
-                    .and_where(Expr::col("version").eq(stored(version)))
-                    .take();
-                db.write(&update).await?;
-                done.resealed += 1;
+                done.last = Some(column(row, "ref")?);
+                self.reseal_row(row, &mut done).await?;
             }
             Ok(done)
         })
         .await
+    }
+
+    async fn reseal_row(&self, row: &sea_orm::QueryResult, done: &mut Resealed) -> Result<()> {
+        let reference: String = column(row, "ref")?;
+        let bytes: Vec<u8> = column(row, "bytes")?;
+        let sealed_anew = self.open(&reference, row).and_then(|stored_bundle| {
+            let version = stored_bundle.version.0;
+            let plain = stored_bundle.bundle.to_plaintext();
+            let sealed_anew = self.keys.seal(&plain, &context(&reference, version));
+            Ok((version, sealed_anew.map_err(|error| sealed(&reference, error))?))
+        });
+        let (version, sealed_anew) = match sealed_anew {
+            Ok(sealed_anew) => sealed_anew,
+            Err(error) => {
+                tracing::error!(reference, %error, "a secret cannot be sealed anew; it stays under its older key");
+                done.left += 1;
+                return Ok(());
+            }
+        };
+        let update = Query::update()
+            .table(SECRETS)
+            .value("key_id", sealed_anew.key.as_str())
+            .value("bytes", sealed_anew.bytes)
+            .and_where(Expr::col("ref").eq(reference))
+            .and_where(Expr::col("version").eq(stored(version)))
+            // What was removed and written anew meanwhile may be at the same version again.
+            .and_where(Expr::col("bytes").eq(bytes))
+            .take();
+        done.resealed += self.db().write(&update).await?;
+        Ok(())
     }
 
     pub(super) fn db(&self) -> &Database {
@@ -326,5 +333,37 @@ fn sealed(reference: &str, error: KeyRingError) -> Error {
             reason: format!("secret {reference}: {error}"),
             source: Some(error.into()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SqlConfig;
+    use archestra_core::testing::fixtures::{bundle, secret_ref};
+
+    #[tokio::test]
+    async fn what_was_removed_and_written_anew_meanwhile_is_not_put_back() {
+        let store = SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap();
+        let old = Arc::new(KeyRing::generate().unwrap());
+        let newer = KeyRing::generate().unwrap();
+        let both = KeyRing::parse(&format!("{}{}", *newer.to_text(), *old.to_text())).unwrap();
+        let (before, after) = (SqlSecrets::new(&store, old), SqlSecrets::new(&store, Arc::new(both)));
+        let reference = secret_ref("entry/one");
+        // Whether another key seals what is new, or the same one as before.
+        for writer in [&after, &before] {
+            before.put(&reference, &bundle(&[("k", "old")]), Expect::Any).await.unwrap();
+            let read = Query::select().columns(["ref", "version", "key_id", "bytes"]).from(SECRETS).take();
+            let row = row(&store.db().reader, &read).await.unwrap().unwrap();
+            before.remove(&reference).await.unwrap();
+            let mut done = Resealed::default();
+            after.reseal_row(&row, &mut done).await.unwrap();
+            let version = writer.put(&reference, &bundle(&[("k", "new")]), Expect::Absent).await.unwrap();
+            assert_eq!(version, SecretVersion(1), "versions begin anew");
+            after.reseal_row(&row, &mut done).await.unwrap();
+            assert_eq!(done, Resealed::default(), "nothing was sealed anew");
+            assert_eq!(after.get(&reference).await.unwrap().bundle, bundle(&[("k", "new")]));
+            before.remove(&reference).await.unwrap();
+        }
     }
 }
