@@ -11,5 +11,5 @@ pub use copy::{Copied, copy_secrets};
 pub use external::ExternalRef;
 pub use keyring::{Derived, KeyId, KeyRing, KeyRingError, Purpose, Sealed};
 pub use redact::redact;
-pub use store::{Accepts, Expect, SecretStore, SecretVersion, StoredBundle};
+pub use store::{Accepts, Expect, MAX_BUNDLE, SecretStore, SecretVersion, StoredBundle};
 pub use value::{SecretBundle, SecretRef, SecretValue, wiped_json};

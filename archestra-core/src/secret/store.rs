@@ -30,8 +30,11 @@ pub enum Accepts {
     References,
 }
 
+/// How large a bundle may be, its keys and values together, in bytes: what every backend takes, whatever it adds.
+pub const MAX_BUNDLE: usize = 256 * 1024;
+
 impl Accepts {
-    /// Refuses a bundle that holds anything else.
+    /// Refuses a bundle that holds anything else, or more than [`MAX_BUNDLE`].
     ///
     /// # Errors
     /// [`Error::Invalid`] with a finding for each key that must change.
@@ -47,7 +50,17 @@ impl Accepts {
                 "put the value into Vault and give `{vault: \"path#key\"}`",
             )),
         };
-        let findings: Vec<_> = bundle.iter().filter_map(wrong).collect();
+        let mut findings: Vec<_> = bundle.iter().filter_map(wrong).collect();
+        let size: usize = bundle.iter().map(|(key, value)| key.len() + value.expose().len()).sum();
+        if size > MAX_BUNDLE
+            && let Some((largest, _)) = bundle.iter().max_by_key(|(_, value)| value.expose().len())
+        {
+            findings.push(Finding::new(
+                largest,
+                format!("the secrets have {size} bytes together, and at most {MAX_BUNDLE} are kept for one owner"),
+                "leave out what is no secret, or let the server read something large from where it is",
+            ));
+        }
         if findings.is_empty() { Ok(()) } else { Err(Error::Invalid(findings)) }
     }
 }
@@ -92,6 +105,8 @@ impl StoredBundle {
 /// * [`list`](Self::list) returns references only, sorted, complete at the time of the call.
 /// * A bundle that holds anything that the store does not [accept](Self::accepts) is refused with
 ///   [`Invalid`](crate::Error::Invalid).
+/// * So is one that is larger than [`MAX_BUNDLE`], before anything is written. What is larger already can still be read, moved and
+///   removed.
 /// * No error, log line or `Debug` output of an implementation holds a value.
 /// * Dropping a future before it is done leaves the write either done or not done.
 #[async_trait]

@@ -3,7 +3,7 @@
 use super::{RACERS, fails, pair_suite, race, suite, works};
 use crate::{
     Error, ErrorKind,
-    secret::{Expect, SecretBundle, SecretStore, SecretVersion},
+    secret::{Expect, MAX_BUNDLE, SecretBundle, SecretStore, SecretVersion},
     testing::fixtures::{bundle, secret_ref},
 };
 use std::sync::Arc;
@@ -27,6 +27,7 @@ suite! {
         one_of_many_creators_wins,
         one_of_many_writers_with_one_expectation_wins,
         readers_see_whole_bundles,
+        what_is_too_large_is_refused,
         shows_no_value,
         answers_its_check,
     ]
@@ -313,6 +314,26 @@ pub async fn readers_see_whole_bundles(store: &Arc<dyn SecretStore>) {
         }
     }))
     .await;
+}
+
+/// A bundle of the greatest size is kept; a larger one is refused with the field, the bound and a remedy, and changes nothing.
+pub async fn what_is_too_large_is_refused(store: &Arc<dyn SecretStore>) {
+    let reference = secret_ref("entry/a/1");
+    let largest = bundle(&[("key", &"x".repeat(MAX_BUNDLE - 3))]);
+    let version = works(store.put(&reference, &largest, Expect::Absent).await, "the largest bundle can be written");
+    let larger = bundle(&[("small", ""), ("key", &"x".repeat(MAX_BUNDLE - 7))]);
+    let refused = store.put(&reference, &larger, Expect::Any).await;
+    match fails(refused, ErrorKind::Invalid, "a larger bundle is refused") {
+        Error::Invalid(findings) => {
+            let [finding] = &findings[..] else { panic!("a larger bundle is refused with one finding") };
+            assert_eq!(finding.field, "key", "the finding names the largest value");
+            assert!(finding.reason.contains(&MAX_BUNDLE.to_string()), "the finding says how much is kept");
+            assert!(!finding.remedy.is_empty(), "the finding says what to do");
+        }
+        _ => unreachable!("its kind says so"),
+    }
+    let (kept, at) = read(store, "entry/a/1").await;
+    assert!(kept == largest && at == version, "what is refused changes nothing");
 }
 
 /// No value is in any error or debug output.
