@@ -12,6 +12,7 @@ pub struct SqlConfig {
     pub(crate) application_name: String,
     pub(crate) lock_timeout: Duration,
     pub(crate) deadline: Duration,
+    pub(crate) upgrade_timeout: Duration,
     pub(crate) poll_interval: Duration,
     pub(crate) kept_revisions: u64,
     pub(crate) access: Access,
@@ -45,6 +46,7 @@ impl SqlConfig {
             application_name: "archestra".to_owned(),
             lock_timeout: Duration::from_secs(20),
             deadline: Duration::from_secs(30),
+            upgrade_timeout: Duration::from_secs(600),
             poll_interval: Duration::from_millis(200),
             kept_revisions: 10_000,
             access: Access::ReadWrite,
@@ -94,6 +96,14 @@ impl SqlConfig {
         self
     }
 
+    /// How long it may take to bring the schema up to date when the database is opened, be it by us or by the process that we wait
+    /// for; 10 minutes by default.
+    #[must_use]
+    pub fn upgrade_timeout(mut self, timeout: Duration) -> Self {
+        self.upgrade_timeout = timeout;
+        self
+    }
+
     /// How often changes by other processes are looked for; 200 ms by default, at most 400 ms, so that feeds are confirmed in
     /// time.
     #[must_use]
@@ -135,6 +145,7 @@ impl fmt::Debug for SqlConfig {
             .field("application_name", &self.application_name)
             .field("lock_timeout", &self.lock_timeout)
             .field("deadline", &self.deadline)
+            .field("upgrade_timeout", &self.upgrade_timeout)
             .field("poll_interval", &self.poll_interval)
             .field("kept_revisions", &self.kept_revisions)
             .finish()

@@ -5,6 +5,7 @@ use super::{
     config::Access,
     database::{Database, column, rows},
     dialect::{Dialect, refused},
+    error::is_busy,
 };
 use crate::migrations::Migrator;
 use archestra_core::{Error, Result};
@@ -14,23 +15,25 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Where `sea-orm-migration` keeps what it has applied.
 const APPLIED: &str = "seaql_migrations";
-/// How long it may take to bring the schema up to date, be it by us or by the process that we wait for.
-const UPGRADE: Duration = Duration::from_secs(600);
+/// The pause after the database was found locked.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Opens the database that `config` names.
 pub(super) async fn connect(config: &SqlConfig) -> Result<Database> {
     let db = Dialect::open(config).await?;
-    let limit = config.deadline.max(UPGRADE);
+    let limit = config.deadline.max(config.upgrade_timeout);
     let ready = async {
         match config.access {
-            Access::ReadWrite => prepare(&db).await,
+            Access::ReadWrite => prepare(&db, Instant::now() + config.upgrade_timeout).await,
             Access::ReadOnly => inspect(&db).await,
         }
     };
+    // Whoever waits for a lock gives up by itself, and says what for.
+    let limit = limit + config.lock_timeout;
     let prepared = timeout(limit, ready).await;
     match prepared.unwrap_or(Err(Error::Timeout { operation: "opening the database", after: limit })) {
         Ok(()) => Ok(db),
@@ -41,16 +44,16 @@ pub(super) async fn connect(config: &SqlConfig) -> Result<Database> {
     }
 }
 
-async fn prepare(db: &Database) -> Result<()> {
+async fn prepare(db: &Database, give_up: Instant) -> Result<()> {
     // One transaction that has a lock from its beginning: of several processes one migrates, the others find it done.
-    let tx = db.begin().await?;
+    let tx = turn(db, give_up).await?;
     db.dialect.lock_schema(&tx).await.map_err(refused)?;
     if !missing(&tx, db).await?.is_empty() {
         Migrator::up(&tx, None).await.map_err(refused)?;
     }
     tx.commit().await.map_err(refused)?;
     // A database that can only be read is noticed by nothing but a write.
-    let tx = db.begin().await?;
+    let tx = turn(db, give_up).await?;
     let touch = Query::update()
         .table("feed_head")
         .value("floor", Expr::col("floor"))
@@ -58,6 +61,20 @@ async fn prepare(db: &Database) -> Result<()> {
         .to_owned();
     sea_orm::ConnectionTrait::execute(&tx, &touch).await.map_err(refused)?;
     tx.rollback().await.map_err(refused)
+}
+
+/// Begins to write. Where the whole file is locked for that, another process may be bringing the schema up to date, which may take
+/// longer than any other write.
+async fn turn(db: &Database, give_up: Instant) -> Result<DatabaseTransaction> {
+    loop {
+        match db.begin().await {
+            Err(error) if is_busy(&error) && Instant::now() < give_up => {
+                tracing::warn!(%error, "another process writes to the database, perhaps to bring its schema up to date; waiting");
+                sleep(AGAIN).await;
+            }
+            begun => return begun,
+        }
+    }
 }
 
 /// Refuses a database whose schema is not ours, or not that of this version.

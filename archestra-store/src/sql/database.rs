@@ -93,6 +93,12 @@ impl Database {
         self.single
     }
 
+    /// What writes, for steps of the schema by themselves.
+    #[cfg(test)]
+    pub(crate) fn writer_of_tests(&self) -> Arc<DatabaseConnection> {
+        self.writer.bare()
+    }
+
     /// Begins a transaction that writes, when it is its turn.
     pub(crate) async fn begin(&self) -> Result<DatabaseTransaction> {
         self.writer.begin().await.map_err(db_error)

@@ -9,9 +9,14 @@ use archestra_core::{
     state::{AuditQuery, AuditSink},
     testing::fixtures,
 };
-use sea_orm::ConnectionTrait as _;
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use sea_orm_migration::MigratorTrait as _;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+mod upgrade;
 
 struct File(PathBuf);
 
@@ -93,6 +98,35 @@ async fn a_database_is_read_while_it_is_used_and_after_its_user_was_killed() {
     assert_eq!(store.backup(&mut Vec::new()).await.unwrap().0["entries"], 3);
     store.close().await;
     assert_eq!(left.bytes(), before, "nothing was written");
+}
+
+#[tokio::test]
+async fn whoever_opens_it_waits_for_another_process_that_changes_the_schema() {
+    let file = File::new();
+    file.at(1).await;
+    let held = sea_orm::Database::connect(format!("sqlite://{}", file.0.display())).await.unwrap();
+    let lock = || {
+        let options = sea_orm::TransactionOptions {
+            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+            ..sea_orm::TransactionOptions::default()
+        };
+        held.begin_with_options(options)
+    };
+    // It is there for many times as long as any other write waits.
+    let config = file.config().lock_timeout(Duration::from_millis(10));
+    let tx = lock().await.unwrap();
+    let opening = tokio::spawn(SqlStore::connect(config.clone()));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!opening.is_finished());
+    tx.rollback().await.unwrap();
+    opening.await.unwrap().unwrap().close().await;
+
+    let tx = lock().await.unwrap();
+    let error = SqlStore::connect(config.upgrade_timeout(Duration::from_millis(200))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.to_string().contains("kept the database locked"), "{error}");
+    tx.rollback().await.unwrap();
+    held.close().await.unwrap();
 }
 
 #[tokio::test]
