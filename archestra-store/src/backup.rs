@@ -83,7 +83,8 @@ impl SqlStore {
     /// Restores a backup into this database, which must be empty, whole or not at all.
     ///
     /// The database takes over [which one it is](Self::instance), so that what runs for the one that the backup is of belongs to
-    /// it from then on. Both must not be in use at once for the same cluster.
+    /// it from then on. Both must not be in use at once for the same cluster. Nobody may use this one meanwhile:
+    /// [`claim_alone`](Self::claim_alone) makes sure of that.
     ///
     /// # Errors
     /// [`Error::Conflict`] when anything is in the database, [`Error::Invalid`] with the line for what is no whole backup of a
@@ -97,6 +98,15 @@ impl SqlStore {
             return Err(lines.broken(&reason));
         }
         let tx = db.begin().await?;
+        // First of all, as for every commit: whoever would write beside it waits, and finds what was restored. Whoever follows the
+        // feed reads everything anew.
+        let moved = Query::update()
+            .table("feed_head")
+            .value("revision", Expr::col("revision").add(1))
+            .value("floor", Expr::col("revision").add(1))
+            .and_where(Expr::col("id").eq(1))
+            .take();
+        execute(&tx, &moved).await?;
         for table in TABLES.iter().filter(|table| table.name != INSTANCE) {
             if rows_in(&tx, table).await? > 0 {
                 return Err(Error::conflict(
@@ -127,14 +137,6 @@ impl SqlStore {
                 return Err(lines.broken(&format!("it does not hold as many rows of {} as it says", table.name)));
             }
         }
-        // Whoever follows the feed reads everything anew.
-        let moved = Query::update()
-            .table("feed_head")
-            .value("revision", Expr::col("revision").add(1))
-            .value("floor", Expr::col("revision").add(1))
-            .and_where(Expr::col("id").eq(1))
-            .take();
-        execute(&tx, &moved).await?;
         db.commit(tx).await?;
         Ok(counts)
     }

@@ -74,7 +74,7 @@ pub(crate) async fn restore(flags: RestoreFlags, environment: &Environment) -> R
     let file = open(&from)?;
     let database = database(settings, environment, Directory::IsMade)?;
     let store = open_store(&database).await?;
-    let restored = read(&store, file).await;
+    let restored = restore_alone(&store, file).await;
     store.close().await;
     let rows = restored?;
     tell(&format!(
@@ -86,6 +86,24 @@ pub(crate) async fn restore(flags: RestoreFlags, environment: &Environment) -> R
 
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| Failure::because(format!("the backup {}", path.display()), &error))
+}
+
+/// A server that started on the empty database meanwhile would write into what is restored, or into what is then refused.
+async fn restore_alone(store: &SqlStore, file: File) -> Result<u64, Failure> {
+    let claim = store
+        .claim_alone(&format!("`restore` (process {})", std::process::id()))
+        .await
+        .map_err(|error| Failure::because("nothing was restored", &error))?;
+    let restored = tokio::select! {
+        restored = read(store, file) => restored,
+        () = claim.lost() => Err(Failure::failed(
+            "nothing was restored: a server was started on this database while we were cut off from it; stop the server, and use an empty database",
+        )),
+    };
+    if let Err(error) = claim.release().await {
+        tracing::debug!(%error, "the claim of the database was not released; it expires by itself");
+    }
+    restored
 }
 
 async fn read(store: &SqlStore, file: File) -> Result<u64, Failure> {

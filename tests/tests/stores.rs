@@ -29,6 +29,8 @@ const FOLLOWED: Duration = Duration::from_secs(1);
 
 #[path = "stores/canaries.rs"]
 mod canaries;
+#[path = "stores/carried.rs"]
+mod carried;
 #[path = "stores/killed.rs"]
 mod killed;
 #[path = "stores/restarted.rs"]

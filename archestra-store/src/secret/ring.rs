@@ -1,7 +1,10 @@
 //! The claim of a replica that it runs with its key ring, which keeps others with another ring out.
 
 use super::SqlSecrets;
-use crate::sql::database::{Database, column, execute, row};
+use crate::sql::{
+    SqlStore,
+    database::{Database, column, execute, row},
+};
 use archestra_core::{Error, Result};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
 use std::time::Duration;
@@ -33,6 +36,14 @@ pub struct RingClaim {
 }
 
 impl RingClaim {
+    async fn of(db: &Database, instance: &str, fingerprint: String, every: Duration) -> Result<Self> {
+        let db = db.clone();
+        db.within("claiming the key ring", claim(&db, instance, &fingerprint)).await?;
+        let lost = CancellationToken::new();
+        let heartbeat = tokio::spawn(renew(db.clone(), instance.to_owned(), fingerprint, every, lost.clone()));
+        Ok(Self { db, instance: instance.to_owned(), lost, heartbeat: AbortOnDropHandle::new(heartbeat) })
+    }
+
     /// Waits until another replica has claimed what this claim excludes, which it can only when this one was cut off from the
     /// database for a minute. One of the two must then stop.
     pub async fn lost(&self) {
@@ -57,26 +68,33 @@ impl SqlSecrets {
     /// [`Error::Conflict`] when another replica that was there within the last minute uses another ring, or has the database
     /// [alone](Self::claim_alone), and why the database does not answer.
     pub async fn claim_ring(&self, instance: &str) -> Result<RingClaim> {
-        self.claim(instance, self.ring().fingerprint()).await
+        RingClaim::of(self.db(), instance, self.ring().fingerprint(), RENEW).await
     }
 
-    /// The same for one that must be the only one: while it has its claim, no other one gets any.
+    /// The same for one that must be the only one, as [`SqlStore::claim_alone`].
     ///
     /// # Errors
-    /// [`Error::Conflict`] when any other replica was there within the last minute, and why the database does not answer.
+    /// As there.
     pub async fn claim_alone(&self, instance: &str) -> Result<RingClaim> {
-        // Two of them must not fit each other either, nor be taken for each other where both have the same name.
-        let unique = uuid::Uuid::now_v7().simple();
-        self.claim(&format!("{instance} {unique}"), format!("{ALONE}{unique}")).await
+        claim_alone(self.db(), instance).await
     }
+}
 
-    async fn claim(&self, instance: &str, fingerprint: String) -> Result<RingClaim> {
-        let db = self.db().clone();
-        db.within("claiming the key ring", claim(&db, instance, &fingerprint)).await?;
-        let lost = CancellationToken::new();
-        let heartbeat = tokio::spawn(renew(db.clone(), instance.to_owned(), fingerprint, lost.clone()));
-        Ok(RingClaim { db, instance: instance.to_owned(), lost, heartbeat: AbortOnDropHandle::new(heartbeat) })
+impl SqlStore {
+    /// Claims the database for one that must be the only one, as for a [`restore`](Self::restore): while it has its claim, no
+    /// replica gets one with its key ring. The claim is renewed until the returned value is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when any replica was there within the last minute, and why the database does not answer.
+    pub async fn claim_alone(&self, instance: &str) -> Result<RingClaim> {
+        claim_alone(self.db(), instance).await
     }
+}
+
+async fn claim_alone(db: &Database, instance: &str) -> Result<RingClaim> {
+    // Two of them must not fit each other either, nor be taken for each other where both have the same name.
+    let unique = uuid::Uuid::now_v7().simple();
+    RingClaim::of(db, &format!("{instance} {unique}"), format!("{ALONE}{unique}"), RENEW).await
 }
 
 async fn claim(db: &Database, instance: &str, fingerprint: &str) -> Result<()> {
@@ -143,8 +161,8 @@ async fn still_there(db: &Database, instance: &str, fingerprint: &str) -> Result
     Ok(db.write(&seen).await? > 0)
 }
 
-async fn renew(db: Database, instance: String, fingerprint: String, lost: CancellationToken) {
-    let mut pause = RENEW;
+async fn renew(db: Database, instance: String, fingerprint: String, every: Duration, lost: CancellationToken) {
+    let mut pause = every;
     loop {
         sleep(pause).await;
         let renewed = async {
@@ -159,7 +177,7 @@ async fn renew(db: Database, instance: String, fingerprint: String, lost: Cancel
             Err(_) => Err(Error::Timeout { operation: "renewing the claim of the key ring", after: WITHIN }),
         };
         pause = match outcome {
-            Ok(()) => RENEW,
+            Ok(()) => every,
             Err(error @ Error::Conflict { .. }) => {
                 tracing::error!(%error, "the claim of the key ring is lost");
                 return lost.cancel();
@@ -211,6 +229,37 @@ mod tests {
         store.db().write(&gone).await.unwrap();
         drop(secrets.claim_ring("replica-2").await.unwrap());
         alone.release().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_lost_to_whoever_came_while_it_was_gone_and_to_nobody_else() {
+        let store = SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap();
+        let secrets = |ring: &Arc<KeyRing>| SqlSecrets::new(&store, Arc::clone(ring));
+        let (ours, theirs) = (Arc::new(KeyRing::generate().unwrap()), Arc::new(KeyRing::generate().unwrap()));
+        let every = Duration::from_millis(50);
+        let claim = RingClaim::of(store.db(), "replica-1", ours.fingerprint(), every).await.unwrap();
+        let soon = every * 6;
+        assert!(timeout(soon, claim.lost()).await.is_err(), "it is renewed");
+        // Cut off for long enough, and nobody came, or one with the same ring.
+        let gone = Query::update().table(RINGS).value("seen_at", 0).take();
+        store.db().write(&gone).await.unwrap();
+        let same = secrets(&ours).claim_ring("replica-2").await.unwrap();
+        assert!(timeout(soon, claim.lost()).await.is_err(), "it is had again");
+        same.release().await.unwrap();
+        // Cut off, and somebody with another ring came, unless ours was renewed between the two.
+        let other = loop {
+            store.db().write(&gone).await.unwrap();
+            if let Ok(other) = secrets(&theirs).claim_ring("replica-3").await {
+                break other;
+            }
+        };
+        timeout(Duration::from_secs(60), claim.lost()).await.expect("it is lost");
+        let said = secrets(&ours).claim_ring("replica-1").await.unwrap_err().to_string();
+        assert!(said.contains("replica-3") && said.contains("the same key file"), "{said}");
+        // What is lost stays lost, and takes nothing from who has it.
+        claim.release().await.unwrap();
+        assert!(timeout(soon, other.lost()).await.is_err());
+        assert!(still_there(store.db(), "replica-3", &theirs.fingerprint()).await.unwrap());
     }
 
     #[tokio::test]
