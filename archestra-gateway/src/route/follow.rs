@@ -15,7 +15,11 @@ use archestra_core::{
     id::InstallationId,
 };
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -34,11 +38,19 @@ pub(crate) struct Routes {
     snapshot: ArcSwap<Snapshot>,
     revision: watch::Sender<Option<StoreRevision>>,
     gaps: Gaps,
+    /// Snapshots that were replaced while calls still looked at them. Whoever lets go of one last frees all of it, and that must
+    /// not be a call.
+    replaced: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { snapshot: ArcSwap::default(), revision: watch::Sender::new(None), gaps: Gaps::default() }
+        Self {
+            snapshot: ArcSwap::default(),
+            revision: watch::Sender::new(None),
+            gaps: Gaps::default(),
+            replaced: Mutex::default(),
+        }
     }
 }
 
@@ -46,6 +58,21 @@ impl Routes {
     /// The snapshot that a call is routed by.
     pub(crate) fn load(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
+    }
+
+    /// Routes calls by another snapshot from now on.
+    fn show(&self, next: Snapshot) {
+        let before = self.snapshot.swap(Arc::new(next));
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push(before);
+        self.free();
+    }
+
+    /// Frees what no call looks at any more.
+    fn free(&self) {
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused: Vec<_> = replaced.extract_if(.., |snapshot| Arc::strong_count(snapshot) == 1).collect();
+        drop(replaced);
+        drop(unused);
     }
 
     /// Waits until a commit is in the snapshot, or any when none is named.
@@ -88,6 +115,7 @@ impl Follower {
                 };
                 let revision = event.revision();
                 let current = !matches!(event, FeedEvent::Changed { .. });
+                self.routes.free();
                 let outcome = match event {
                     FeedEvent::Confirmed { .. } => Ok(()),
                     FeedEvent::Changed { keys, .. } => self.change(&mut mirror, &keys).await,
@@ -154,7 +182,14 @@ impl Follower {
         self.parts.meters.unreadable(self.routes.gaps.replace(&missing));
         self.names.replace(names);
         self.forget(affected.gone);
-        self.routes.snapshot.store(Arc::new(Snapshot::whole(mirror, &self.parts)));
+        let mut whole = Snapshot::default();
+        let consumers: Vec<_> = mirror.consumer_ids().collect();
+        for id in consumers {
+            whole.put(mirror.build(id, &self.parts));
+            // All of them together take long enough that others would wait for this thread.
+            tokio::task::yield_now().await;
+        }
+        self.routes.show(whole);
         Ok(())
     }
 
@@ -162,7 +197,7 @@ impl Follower {
         self.forget(std::mem::take(&mut affected.gone));
         let next = self.routes.load().after(mirror, affected, &self.parts);
         if let Some(next) = next {
-            self.routes.snapshot.store(Arc::new(next));
+            self.routes.show(next);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Snapshots: of all that the mirror holds, and after each change with all that it does not touch as it was.
+//! Snapshots, and what becomes of one after each change, with all that it does not touch as it was.
 
 use super::{
     ConsumerRoute, Snapshot,
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 impl Snapshot {
     /// All that the mirror holds.
+    #[cfg(test)]
     pub(super) fn whole(mirror: &mut Mirror, parts: &RouteParts) -> Self {
         let ids: Vec<_> = mirror.consumer_ids().collect();
         let mut whole = Self::default();
@@ -43,7 +44,8 @@ impl Snapshot {
         Some(next)
     }
 
-    fn put(&mut self, route: Option<Arc<ConsumerRoute>>) {
+    /// Takes a route in, if there is one.
+    pub(super) fn put(&mut self, route: Option<Arc<ConsumerRoute>>) {
         if let Some(route) = route {
             self.by_slug.insert(route.consumer.spec.slug.as_str().into(), Arc::clone(&route));
             self.by_id.insert(route.consumer.id, route);

@@ -1,6 +1,6 @@
 //! Commits that wait together are taken in together, and their records are read at once.
 
-use super::{Feed, TOGETHER_READ, read};
+use super::{Feed, Routes, Snapshot, TOGETHER_READ, read};
 use archestra_core::{
     Error, ErrorKind, Result,
     catalog::{CatalogStore, RecordKey},
@@ -110,4 +110,16 @@ async fn a_commit_does_not_wait_for_the_next_one() {
     let a = key();
     let mut feed = Feed::new(stream::iter([changed(1, &[a])]).chain(stream::pending()).boxed());
     assert_eq!(next(&mut feed).await, (1, vec![a]));
+}
+
+#[test]
+fn a_snapshot_that_a_call_still_looks_at_is_freed_by_the_follower() {
+    let routes = Routes::default();
+    let looking = routes.load();
+    let seen = Arc::downgrade(&looking);
+    routes.show(Snapshot::default());
+    drop(looking);
+    assert!(seen.upgrade().is_some(), "the call was the last to look at it, and freed nothing");
+    routes.free();
+    assert!(seen.upgrade().is_none());
 }
