@@ -27,7 +27,7 @@ async fn spoil(raw: &DatabaseConnection, table: &str, id: &uuid::Uuid, (old, new
     assert_eq!(changed.rows_affected(), 1);
 }
 
-fn refuses(error: &Error, key: impl ToString) {
+fn refuses(error: &Error, key: &impl ToString) {
     let text = format!("{error} {error:?}");
     assert_eq!(error.kind(), ErrorKind::Backend, "{text}");
     assert!(text.contains(&key.to_string()) && text.contains("may be of a newer version"), "{text}");
@@ -43,12 +43,12 @@ pub(crate) async fn records_that_cannot_be_read_are_told_apart(store: &SqlStore,
     for (n, change) in CHANGES.into_iter().enumerate() {
         spoil(raw, "entries", entries[n].id.as_uuid(), change).await;
         let key = RecordKey::from(entries[n].id);
-        refuses(&CatalogStore::get(store, key).await.unwrap_err(), key);
+        refuses(&CatalogStore::get(store, key).await.unwrap_err(), &key);
     }
     // Whoever acts on all of them is refused, and whoever can do without some gets the others in their order.
     let keys: Vec<RecordKey> = entries.iter().map(|entry| entry.id.into()).collect();
-    refuses(&store.get_many(&keys).await.unwrap_err(), keys[0]);
-    refuses(&CatalogStoreExt::list_all::<Entry>(store, Query::all(Kind::Entry)).await.unwrap_err(), keys[0]);
+    refuses(&store.get_many(&keys).await.unwrap_err(), &keys[0]);
+    refuses(&CatalogStoreExt::list_all::<Entry>(store, Query::all(Kind::Entry)).await.unwrap_err(), &keys[0]);
     let each = CatalogStore::get_each(store, &keys).await.unwrap();
     let page = CatalogStore::list_each(store, &Query::all(Kind::Entry), &PageRequest::default()).await.unwrap();
     assert_eq!(each.into_iter().map(Option::unwrap).collect::<Vec<_>>(), page.items);
@@ -76,7 +76,7 @@ pub(crate) async fn records_that_cannot_be_read_are_told_apart(store: &SqlStore,
     assert_eq!(CatalogStoreExt::list_all::<Entry>(store, Query::all(Kind::Entry)).await.unwrap().len(), 4);
 
     spoil(raw, "policies", rule.id.as_uuid(), CHANGES[0]).await;
-    refuses(&CatalogStoreExt::list_all::<Policy>(store, Query::Policies).await.unwrap_err(), RecordKey::from(rule.id));
+    refuses(&CatalogStoreExt::list_all::<Policy>(store, Query::Policies).await.unwrap_err(), &RecordKey::from(rule.id));
     CatalogStore::commit(store, ChangeSet::new().delete(rule.id, Expect::Any)).await.unwrap();
     assert!(CatalogStoreExt::list_all::<Policy>(store, Query::Policies).await.unwrap().is_empty());
 
@@ -85,9 +85,9 @@ pub(crate) async fn records_that_cannot_be_read_are_told_apart(store: &SqlStore,
     spoil(raw, "users", alice.id.as_uuid(), CHANGES[0]).await;
     let key = archestra_core::identity::IdentityKey::from(alice.id);
     let lookup = IdentityLookup::UserByEmail(alice.email);
-    refuses(&IdentityStore::find(store, &lookup).await.unwrap_err(), key);
+    refuses(&IdentityStore::find(store, &lookup).await.unwrap_err(), &key);
     let users = || IdentityQuery::all(IdentityKind::User);
-    refuses(&IdentityStoreExt::list_all::<User>(store, users()).await.unwrap_err(), key);
+    refuses(&IdentityStoreExt::list_all::<User>(store, users()).await.unwrap_err(), &key);
     let shown = IdentityStoreExt::list_page::<User>(store, users(), PageRequest::default()).await.unwrap();
     assert_eq!(shown.items.into_iter().map(|user| user.value).collect::<Vec<_>>(), [bob]);
 }
