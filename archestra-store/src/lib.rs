@@ -20,6 +20,7 @@
 //!   people put there. One login serves all requests, is renewed before it ends, and made anew once for everybody; a server that
 //!   is sealed, a standby, refuses or does not answer is told apart, and never worked around. [`VaultTransit`] opens a key ring
 //!   whose keys are wrapped by a key that never leaves Vault.
+//!   The HTTP client below copies what is sent to Vault and what it answers into buffers of its own, which are not wiped.
 //!
 //! Nothing but `sql/dialect` knows which database it is.
 //!

@@ -10,8 +10,12 @@
 mod claim;
 #[path = "vault/conformance.rs"]
 mod conformance;
+#[path = "vault/ended.rs"]
+mod ended;
 #[path = "vault/fake.rs"]
 mod fake;
+#[path = "vault/listing.rs"]
+mod listing;
 #[path = "vault/logins.rs"]
 mod logins;
 #[path = "vault/methods.rs"]

@@ -37,7 +37,10 @@ impl<K, V> fmt::Debug for Cache<K, V> {
 
 /// What a reader notes before it asks the server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mark(u64);
+pub(super) struct Mark {
+    forgotten: u64,
+    asked: Instant,
+}
 
 impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Cache<K, V> {
     /// An empty one, swept on the runtime that this is called in.
@@ -64,19 +67,21 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Cache<K, 
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark(self.kept().forgotten)
+        Mark { forgotten: self.kept().forgotten, asked: Instant::now() }
     }
 
-    /// Keeps what was read, unless something was forgotten since `mark`.
+    /// Keeps what was read, unless something was forgotten since `mark`. Its time begins there: the value may be as old, and what
+    /// somebody asked for later is newer.
     pub(super) fn keep(&self, key: K, value: &V, mark: Mark) {
         if self.keep.is_zero() || self.most == 0 {
             return;
         }
         let mut kept = self.kept();
-        if kept.forgotten != mark.0 {
+        let (now, until) = (Instant::now(), mark.asked + self.keep);
+        let newer = kept.entries.get(&key).is_some_and(|entry| entry.until > until);
+        if kept.forgotten != mark.forgotten || until <= now || newer {
             return;
         }
-        let now = Instant::now();
         if kept.entries.len() >= self.most {
             kept.entries.retain(|_, entry| entry.until > now);
         }
@@ -86,7 +91,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Cache<K, 
                 kept.entries.remove(&oldest);
             }
         }
-        kept.entries.insert(key, Entry { value: value.clone(), until: now + self.keep });
+        kept.entries.insert(key, Entry { value: value.clone(), until });
     }
 
     pub(super) fn forget(&self, key: &K) {
@@ -141,6 +146,29 @@ mod tests {
             sleep(Duration::from_millis(10)).await;
         }
         assert_eq!((cache.get(&"a"), cache.get(&"b"), cache.get(&"c")), (None, Some(2), Some(3)), "the oldest goes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_value_begins_when_it_is_asked_for_and_an_older_one_does_not_take_the_place_of_a_newer_one() {
+        let keep = Duration::from_secs(5);
+        let cache = Cache::new(keep, 10);
+        let slow = cache.mark();
+        sleep(Duration::from_secs(3)).await;
+        let quick = cache.mark();
+        cache.keep("a", &2, quick);
+        cache.keep("a", &1, slow);
+        assert_eq!(cache.get(&"a"), Some(2));
+        sleep(Duration::from_secs(1)).await;
+        cache.keep("b", &1, slow);
+        assert_eq!(cache.get(&"b"), Some(1));
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!((cache.get(&"a"), cache.get(&"b")), (Some(2), None));
+        cache.keep("b", &1, slow);
+        assert_eq!(cache.outlived(&"c"), None);
+        let late = cache.mark();
+        sleep(keep).await;
+        cache.keep("c", &1, late);
+        assert_eq!(cache.outlived(&"c"), None, "what was under way for so long is not kept");
     }
 
     #[tokio::test(start_paused = true)]

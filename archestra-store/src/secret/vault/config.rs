@@ -15,6 +15,9 @@ pub enum KvVersion {
 
 /// How to log in.
 ///
+/// A login that we make is revoked once a newer one has taken its place, and when the store is closed; a token that somebody gives
+/// us never is. Where Vault keeps refusing something, logins that are made because of it become rare.
+///
 /// What is in a file is read again at each login, since whoever put it there replaces it before it expires.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -108,7 +111,7 @@ pub struct VaultConfig {
     pub ca_file: Option<PathBuf>,
     /// How long one request may take; 5 s unless set.
     pub request_timeout: Duration,
-    /// How long an operation may take with its retries; 15 s unless set. A list may take four times as long.
+    /// How long an operation may take with its retries; 15 s unless set. Of a list it is the time of each folder.
     pub deadline: Duration,
     /// How often a request that cannot have had an effect is sent again; twice unless set.
     pub retries: u32,

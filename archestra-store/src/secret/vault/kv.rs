@@ -8,7 +8,7 @@ use super::{
 };
 use archestra_core::{
     Error, Result,
-    secret::{SecretBundle, SecretValue},
+    secret::{SecretBundle, SecretRef, SecretValue},
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use serde::{
@@ -32,6 +32,10 @@ pub(super) const WRITE_NUMBER: &str = "archestra.dev/version";
 const LISTS_AT_ONCE: usize = 8;
 /// The most paths that one list may hold.
 const MOST_LISTED: usize = 200_000;
+/// No folder of ours is longer: a prefix and a reference.
+const LONGEST: usize = 1024;
+/// What errors say was tried.
+const LISTING: &str = "listing secrets below";
 
 /// One value at a path.
 #[derive(Clone)]
@@ -96,10 +100,21 @@ impl Kv {
     pub(super) async fn connect(config: &VaultConfig) -> Result<Self> {
         let session = Arc::new(Session::new(config)?);
         session.within("the login to Vault", &config.address, session.ensure()).await?;
-        let version = mounted(&session, &config.mount, config.kv).await?;
+        let version = match mounted(&session, &config.mount, config.kv).await {
+            Ok(version) => version,
+            Err(error) => {
+                session.close().await;
+                return Err(error);
+            }
+        };
         let renewal = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&session).keep()));
         let (mount, prefix) = (config.mount.clone(), config.prefix.clone());
         Ok(Self { session, version, mount, prefix, looks: AtomicBool::new(true), _renewal: renewal })
+    }
+
+    /// Ends our login.
+    pub(super) async fn close(&self) {
+        self.session.close().await;
     }
 
     /// Whether the server answers, knows us, and has the mount.
@@ -221,8 +236,9 @@ impl Kv {
         }
     }
 
-    /// All paths below a folder, in no order.
-    pub(super) async fn walk(&self, folder: &str) -> Result<Vec<String>, Trouble> {
+    /// All paths below a folder that references of ours may lead to, in no order. Each folder has the time of one operation:
+    /// there may be many, and it can be told that it goes on.
+    pub(super) async fn walk(&self, folder: &str) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut folders = vec![folder.to_owned()];
         let mut asked = FuturesUnordered::new();
@@ -234,29 +250,38 @@ impl Kv {
             }
             let Some((keys, folder)) = asked.next().await else { return Ok(found) };
             for key in keys? {
-                let path = if folder.is_empty() { key } else { format!("{folder}/{key}") };
-                match path.strip_suffix('/') {
-                    Some(below) => folders.push(below.to_owned()),
-                    None => found.push(path),
+                let name = key.strip_suffix('/');
+                // What somebody else named otherwise is not ours, and would be something else in a URL.
+                if name.unwrap_or(&key).parse::<SecretRef>().is_err() || folder.len() > LONGEST {
+                    continue;
+                }
+                let below = |name: &str| if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+                match name {
+                    Some(name) => folders.push(below(name)),
+                    None => found.push(below(&key)),
                 }
             }
             if found.len() + folders.len() > MOST_LISTED {
-                return Err(Trouble::TooMany(MOST_LISTED));
+                return Err(Trouble::TooMany(MOST_LISTED).into_error(LISTING, &folder));
             }
         }
     }
 
     /// What is directly in a folder; what ends in `/` is a folder itself.
-    pub(super) async fn keys(&self, folder: &str) -> Result<Vec<String>, Trouble> {
+    pub(super) async fn keys(&self, folder: &str) -> Result<Vec<String>> {
         #[derive(Deserialize)]
         struct Keys {
             keys: Vec<String>,
         }
-        match self.session.call(&Call::new(Verb::List, self.metadata(folder))).await {
-            Ok(answer) => answer.data::<Keys>().map(|data| data.keys),
-            Err(Trouble::Absent) => Ok(Vec::new()),
-            Err(trouble) => Err(trouble),
-        }
+        let call = Call::new(Verb::List, self.metadata(folder));
+        let asked = async {
+            match self.session.call(&call).await {
+                Ok(answer) => answer.data::<Keys>().map(|data| data.keys),
+                Err(Trouble::Absent) => Ok(Vec::new()),
+                Err(trouble) => Err(trouble),
+            }
+        };
+        self.session.within(LISTING, folder, asked).await
     }
 
     fn data(&self, path: &str) -> String {

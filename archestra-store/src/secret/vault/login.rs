@@ -3,7 +3,7 @@
 use super::{
     config::{VaultAuth, token_finding},
     trouble::Trouble,
-    wire::{Call, Verb, Wire},
+    wire::{Call, Identity, Verb, Wire},
 };
 use archestra_core::secret::{SecretValue, wiped_json};
 use serde::Deserialize;
@@ -21,6 +21,16 @@ pub(super) struct Granted {
     /// Nothing when it does not expire.
     pub(super) lease: Option<Duration>,
     pub(super) renewable: bool,
+    pub(super) origin: Origin,
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Somebody gave it to us, and may use it elsewhere.
+    Given,
+    /// We logged in for it.
+    Made,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +54,8 @@ struct Looked {
 
 impl From<Authenticated> for Granted {
     fn from(Authenticated { auth }: Authenticated) -> Self {
-        Self { token: auth.client_token, lease: lease(auth.lease_duration), renewable: auth.renewable }
+        let Auth { client_token: token, lease_duration, renewable } = auth;
+        Self { token, lease: lease(lease_duration), renewable, origin: Origin::Made }
     }
 }
 
@@ -86,10 +97,16 @@ pub(super) async fn login(wire: &Wire, auth: &VaultAuth) -> Result<Granted, Trou
     }
 }
 
-/// Has the lifetime of a token extended.
+/// Has the lifetime of a token extended. Whose it is the caller knows.
 pub(super) async fn renew(wire: &Wire, token: &SecretValue) -> Result<Granted, Trouble> {
     let call = Call::new(Verb::Post, "auth/token/renew-self".to_owned()).with(body(&[]), []);
     wire.send(&wire.identity(token.expose()), &call).await?.read::<Authenticated>().map(Granted::from)
+}
+
+/// Ends a login, once.
+pub(super) async fn revoke(wire: &Wire, who: &Identity) -> Result<(), Trouble> {
+    let call = Call::new(Verb::Post, "auth/token/revoke-self".to_owned()).with(body(&[]), []);
+    wire.send(who, &call).await.map(drop)
 }
 
 async fn authenticate(
@@ -109,7 +126,7 @@ async fn authenticate(
 async fn look_up(wire: &Wire, token: SecretValue) -> Result<Granted, Trouble> {
     let call = Call::new(Verb::Get, "auth/token/lookup-self".to_owned());
     let looked: Looked = wire.send(&wire.identity(token.expose()), &call).await?.data()?;
-    Ok(Granted { token, lease: lease(looked.ttl), renewable: looked.renewable })
+    Ok(Granted { token, lease: lease(looked.ttl), renewable: looked.renewable, origin: Origin::Given })
 }
 
 /// The content of a small file, without blanks around it.

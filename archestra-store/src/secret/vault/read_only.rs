@@ -27,7 +27,8 @@ const READS_AT_ONCE: usize = 8;
 /// A bundle that is put holds references, `path#key`, with the path within the mount and below the prefix. They are looked up
 /// once when they are put, so that a wrong one is refused then, stored in another store, and resolved at each
 /// [`get`](SecretStore::get); [`written`](SecretStore::written) gives the references themselves. The login needs nothing but to
-/// read below the prefix. Whoever may give references can name any path below it: mount and prefix say what that is.
+/// read below the prefix. Whoever may give references can name any path below it: mount and prefix say what that is. As with
+/// [`VaultStore`](super::VaultStore), what the HTTP client below copied of a value is not wiped.
 #[derive(Debug, Clone)]
 pub struct VaultReadOnly {
     inner: Arc<Inner>,
@@ -58,6 +59,11 @@ impl VaultReadOnly {
         let kv = Kv::connect(config).await?;
         let cache = Cache::new(config.cache_for, config.cache_entries);
         Ok(Self { inner: Arc::new(Inner { kv, cache, references }) })
+    }
+
+    /// Revokes our login, as [`VaultStore::close`](super::VaultStore::close) does. The store of references is left alone.
+    pub async fn close(&self) {
+        self.inner.kv.close().await;
     }
 }
 

@@ -1,13 +1,18 @@
 //! Who we are to Vault at the moment: logged in when first needed, again when that has ended, and once for everybody.
 
+mod refusals;
+mod superseded;
+
 use super::{
     config::{VaultAuth, VaultConfig},
-    login::{self, Granted},
+    login::{self, Granted, Origin},
     trouble::Trouble,
     wire::{Answer, Call, Identity, Wire},
 };
 use arc_swap::ArcSwapOption;
 use archestra_core::{Error, Result, secret::SecretValue};
+use futures::future::join_all;
+use refusals::Refusals;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
@@ -17,6 +22,9 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::{Instant, sleep, sleep_until, timeout},
 };
+
+pub(super) use refusals::Asked;
+use superseded::Superseded;
 
 /// A 403 to a login that is younger than this is about the path, not about the login.
 const YOUNG: Duration = Duration::from_secs(1);
@@ -39,6 +47,8 @@ pub(super) struct Session {
     /// One logs in while the others wait for what comes of it.
     turn: Semaphore,
     failed: Mutex<Option<(Instant, Trouble)>>,
+    refusals: Refusals,
+    superseded: Superseded,
     changed: Notify,
 }
 
@@ -55,11 +65,17 @@ struct Login {
     since: Instant,
     lease: Option<Duration>,
     renewable: bool,
+    origin: Origin,
 }
 
 impl Login {
     fn is_over(&self) -> bool {
         self.lease.is_some_and(|lease| self.since.elapsed() >= lease)
+    }
+
+    /// Whether it was made here, and goes on to be one unless it is revoked.
+    fn is_to_be_revoked(&self) -> bool {
+        self.origin == Origin::Made && !self.is_over()
     }
 
     fn renewal(&self) -> Option<Instant> {
@@ -77,6 +93,8 @@ impl Session {
             current: ArcSwapOption::empty(),
             turn: Semaphore::new(1),
             failed: Mutex::new(None),
+            refusals: Refusals::default(),
+            superseded: Superseded::default(),
             changed: Notify::new(),
         })
     }
@@ -88,18 +106,7 @@ impl Session {
         what: &str,
         work: impl Future<Output = Result<T, Trouble>> + Send,
     ) -> Result<T> {
-        self.within_times(1, operation, what, work).await
-    }
-
-    /// The same with `times` the deadline.
-    pub(super) async fn within_times<T>(
-        &self,
-        times: u32,
-        operation: &'static str,
-        what: &str,
-        work: impl Future<Output = Result<T, Trouble>> + Send,
-    ) -> Result<T> {
-        let after = self.deadline * times;
+        let after = self.deadline;
         match timeout(after, work).await {
             Ok(done) => done.map_err(|trouble| trouble.into_error(operation, what)),
             Err(_) => Err(Error::Timeout { operation, after }),
@@ -114,17 +121,28 @@ impl Session {
         let mut again = true;
         loop {
             let trouble = match self.wire.send(&login.who, call).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    match again {
+                        true => self.refusals.granted(&call.asked()),
+                        false => self.refusals.mended(&call.asked()),
+                    }
+                    return Ok(answer);
+                }
                 Err(trouble) => trouble,
             };
             match trouble {
-                Trouble::Forbidden(_) if again && login.since.elapsed() >= YOUNG => {
+                Trouble::Forbidden(_) if again && self.may_be_about(&login, call) => {
                     again = false;
                     let newer = self.login_after(login.number).await?;
                     if newer.token == login.token {
+                        self.refusals.in_vain(&call.asked(), newer.number);
                         return Err(trouble);
                     }
                     login = newer;
+                }
+                Trouble::Forbidden(_) if !again => {
+                    self.refusals.in_vain(&call.asked(), login.number);
+                    return Err(trouble);
                 }
                 trouble if left > 0 && (trouble.was_not_done() || (trouble.may_pass() && call.is_repeatable())) => {
                     left -= 1;
@@ -137,13 +155,58 @@ impl Session {
         }
     }
 
+    /// Whether a refusal may be about the login, and not about what was asked: each one that is looked into costs a new one.
+    fn may_be_about(&self, login: &Login, call: &Call) -> bool {
+        let newer = self.current.load().as_ref().is_some_and(|current| current.number > login.number);
+        newer || (login.since.elapsed() >= YOUNG && self.refusals.may_be_mended(&call.asked()))
+    }
+
     /// Logs in, unless that is done.
     pub(super) async fn ensure(&self) -> Result<(), Trouble> {
         self.login().await.map(drop)
     }
 
-    /// Renews the login before it ends, for as long as this is polled.
+    /// Renews the login before it ends, and revokes those that newer ones took the place of, for as long as this is polled.
     pub(super) async fn keep(self: Arc<Self>) {
+        tokio::join!(self.extend_forever(), self.revoke_forever());
+    }
+
+    /// Revokes the login, if it was made here, and has no other one made. Vault may not answer: then it ends by itself.
+    pub(super) async fn close(&self) {
+        let closing = async {
+            // Whoever is about to log in would leave that one behind.
+            let _turn = self.turn.acquire().await;
+            self.turn.close();
+            let mut logins = self.superseded.take();
+            logins.extend(self.current.swap(None).filter(|login| login.is_to_be_revoked()));
+            join_all(logins.iter().map(|login| self.revoke(login))).await;
+        };
+        if timeout(self.wire.limit(), closing).await.is_err() {
+            tracing::debug!("the login to Vault was not revoked in time; it ends by itself");
+        }
+        self.turn.close();
+    }
+
+    async fn revoke_forever(&self) {
+        loop {
+            let (due, login) = self.superseded.next().await;
+            sleep_until(due).await;
+            self.revoke(&login).await;
+            self.superseded.done(&login);
+        }
+    }
+
+    async fn revoke(&self, login: &Login) {
+        match login::revoke(&self.wire, &login.who).await {
+            // It has ended, which may be why there is a newer one.
+            Ok(()) | Err(Trouble::Forbidden(_)) => {}
+            Err(trouble) => {
+                tracing::debug!(?trouble, "a login to Vault that is not needed was not revoked; it ends by itself");
+            }
+        }
+    }
+
+    async fn extend_forever(&self) {
         loop {
             let changed = self.changed.notified();
             let due = self.current.load().as_ref().and_then(|login| login.renewal());
@@ -161,17 +224,31 @@ impl Session {
 
     async fn extend(&self) {
         let Some(login) = self.current.load_full() else { return };
-        if login.renewable {
-            match login::renew(&self.wire, &login.token).await {
-                Ok(granted) if worth_it(&granted, &login) => return self.set(granted, login.number),
-                Ok(_) => tracing::debug!("the login to Vault comes to the end of its longest lifetime"),
-                Err(trouble) => tracing::warn!(?trouble, "the login to Vault could not be renewed"),
-            }
+        if login.renewable && self.renew(&login).await.is_ok() {
+            return;
         }
         if let Err(trouble) = self.login_after(login.number).await {
             tracing::warn!(?trouble, "logging in to Vault anew failed; it is tried again");
             sleep(RENEW_AGAIN.min(login.lease.unwrap_or(RENEW_AGAIN))).await;
         }
+    }
+
+    /// Has a login renewed, unless there is another one by now.
+    async fn renew(&self, login: &Login) -> Result<(), NotRenewed> {
+        // Otherwise the older one could be put into the place of one that is made meanwhile.
+        let Ok(_turn) = self.turn.acquire().await else { return Ok(()) };
+        if self.current.load().as_ref().is_none_or(|current| current.number != login.number) {
+            return Ok(());
+        }
+        match login::renew(&self.wire, &login.token).await {
+            Ok(granted) if worth_it(&granted, login) => {
+                self.set(Granted { origin: login.origin, ..granted }, login.number);
+                return Ok(());
+            }
+            Ok(_) => tracing::debug!("the login to Vault comes to the end of its longest lifetime"),
+            Err(trouble) => tracing::warn!(?trouble, "the login to Vault could not be renewed"),
+        }
+        Err(NotRenewed)
     }
 
     async fn login(&self) -> Result<Arc<Login>, Trouble> {
@@ -233,11 +310,20 @@ impl Session {
             since: Instant::now(),
             lease: granted.lease,
             renewable: granted.renewable,
+            origin: granted.origin,
         };
-        self.current.store(Some(Arc::new(login)));
+        let token = login.token.clone();
+        let before = self.current.swap(Some(Arc::new(login)));
+        if let Some(before) = before.filter(|before| before.token != token && before.is_to_be_revoked()) {
+            // Requests are under way that go by it.
+            self.superseded.add(Instant::now() + self.wire.limit(), before);
+        }
         self.changed.notify_one();
     }
 }
+
+/// A new login is needed.
+struct NotRenewed;
 
 /// Whether what a renewal granted is not the short rest before the end.
 fn worth_it(granted: &Granted, login: &Login) -> bool {

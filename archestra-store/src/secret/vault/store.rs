@@ -30,8 +30,6 @@ const LIFETIMES: [&str; 2] = ["ttl", "lease"];
 const OWNER: &str = "~instance";
 /// The key in it.
 const INSTANCE: &str = "instance";
-/// By how much longer a list may take than anything else.
-const LIST_TIMES: u32 = 4;
 
 /// Secrets in Vault or OpenBao, one path for each reference: `<mount>/<prefix>/<reference>`, with the keys of the bundle as
 /// its keys.
@@ -42,7 +40,12 @@ const LIST_TIMES: u32 = 4;
 /// may succeed, and one write is lost**. Use version 2 where several replicas write.
 ///
 /// Removing a reference removes all its versions. What is read is kept for
-/// [`cache_for`](VaultConfig::cache_for), which is not at all unless it is set.
+/// [`cache_for`](VaultConfig::cache_for), which is not at all unless it is set. A [list](SecretStore::list) asks for each folder
+/// by itself, eight at once, and each has the [`deadline`](VaultConfig::deadline) of an operation: the whole takes as long as
+/// there are folders, and ends when it is dropped.
+///
+/// Values are wiped from memory when they are no longer needed, as far as this crate holds them: the HTTP client below copies the
+/// bodies of requests and answers into buffers of its own, which it does not wipe.
 #[derive(Debug, Clone)]
 pub struct VaultStore {
     inner: Arc<Inner>,
@@ -86,6 +89,13 @@ impl VaultStore {
             "the secrets there are those of the database {owner}, and this is the database {instance}: use another prefix, or restore the database that owns this one"
         );
         Err(Error::conflict("prefix", kv.shown_prefix(), reason))
+    }
+
+    /// Revokes our login, unless somebody gave us its token, and makes no other one: nothing can be asked afterwards. It takes no
+    /// longer than one request may, and where Vault does not answer the login ends by itself. A store that is dropped without
+    /// it leaves its login to end by itself, too.
+    pub async fn close(&self) {
+        self.inner.kv.close().await;
     }
 
     /// Which version of the engine is mounted.
@@ -222,7 +232,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>, Trouble> {
+    async fn list(&self, prefix: &str) -> Result<Vec<SecretRef>> {
         let below = self.kv.path(prefix);
         let mut paths = self.kv.walk(&below).await?;
         if !prefix.is_empty() {
@@ -320,8 +330,7 @@ impl SecretStore for VaultStore {
         if !prefix.is_empty() && prefix.parse::<SecretRef>().is_err() {
             return Ok(Vec::new());
         }
-        let inner = &self.inner;
-        inner.kv.session.within_times(LIST_TIMES, "listing secrets below", prefix, inner.list(prefix)).await
+        self.inner.list(prefix).await
     }
 
     async fn check(&self) -> Result<()> {

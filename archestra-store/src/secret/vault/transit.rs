@@ -43,6 +43,11 @@ impl VaultTransit {
         Ok(Self { session, mount: mount.to_owned(), name: name.to_owned() })
     }
 
+    /// Revokes our login, as [`VaultStore::close`](super::VaultStore::close) does.
+    pub async fn close(&self) {
+        self.session.close().await;
+    }
+
     /// Refuses names that cannot be those of an engine and of a key.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! One request to Vault over vaultrs' client, and its answer as bytes that are wiped.
 
-use super::{client, config::VaultConfig, trouble::Trouble};
+use super::{client, config::VaultConfig, session::Asked, trouble::Trouble};
 use archestra_core::{Error, Result, secret::SecretValue};
 use rustify::{
     Endpoint,
@@ -17,7 +17,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 const SHORTEST_HIDDEN: usize = 4;
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Verb {
     Get,
     List,
@@ -59,6 +59,11 @@ impl Call {
 
     pub(super) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What is asked, and where.
+    pub(super) fn asked(&self) -> Asked {
+        (self.verb, self.path.clone())
     }
 
     /// Whether it may be sent twice.
@@ -136,17 +141,22 @@ impl Wire {
         Identity(EndpointMiddleware { token: token.to_owned(), ..self.client.middle.clone() })
     }
 
+    /// How long one request may take.
+    pub(super) const fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Sends a request once.
     pub(super) async fn send(&self, who: &Identity, call: &Call) -> Result<Answer, Trouble> {
         let sent = timeout(self.limit, call.with_middleware(&who.0).exec(&self.client.http)).await;
         match sent {
             Err(_) => Err(Trouble::Slow(self.limit)),
             Ok(Ok(answer)) => Ok(Answer(Zeroizing::new(answer.response.into_body()))),
-            Ok(Err(error)) => Err(self.trouble(error, call)),
+            Ok(Err(error)) => Err(self.trouble(error, who, call)),
         }
     }
 
-    fn trouble(&self, error: ClientError, call: &Call) -> Trouble {
+    fn trouble(&self, error: ClientError, who: &Identity, call: &Call) -> Trouble {
         match error {
             ClientError::ServerResponseError { code, content } => {
                 let content = Zeroizing::new(content.unwrap_or_default());
@@ -157,8 +167,10 @@ impl Wire {
                     Some(Refusal { errors, .. }) => errors,
                     None => None,
                 };
+                let token = SecretValue::new(who.0.token.as_str());
+                let hidden = call.hidden.iter().chain([&token]);
                 let errors =
-                    errors.map(|errors| errors.iter().map(|text| hide(text, &call.hidden)).collect::<Vec<_>>());
+                    errors.map(|errors| errors.iter().map(|text| hide(text, hidden.clone())).collect::<Vec<_>>());
                 Trouble::of_status(code, errors.as_deref())
             }
             ClientError::RequestError { source, .. } => {
@@ -197,9 +209,8 @@ fn remedy(chain: &[String]) -> &'static str {
     }
 }
 
-fn hide(text: &str, hidden: &[SecretValue]) -> String {
+fn hide<'a>(text: &str, hidden: impl Iterator<Item = &'a SecretValue>) -> String {
     hidden
-        .iter()
         .filter(|value| value.expose().len() >= SHORTEST_HIDDEN)
         .fold(text.to_owned(), |text, value| text.replace(value.expose(), "(hidden)"))
 }
