@@ -31,6 +31,7 @@ mod reinstall;
 mod restore;
 mod revise;
 mod secrets;
+mod sweeper;
 mod tools;
 mod verdict;
 mod workload;

@@ -23,7 +23,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 const RETRY: Duration = Duration::from_secs(2);
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Where more has changed than this, everything is read.
 const MANY: usize = 5000;
 
@@ -54,7 +53,6 @@ struct Memory {
     known: Option<Known>,
     /// When what runs was started, to tell a new start from an old one.
     running: HashMap<WorkloadId, Option<chrono::DateTime<chrono::Utc>>>,
-    swept: Option<Instant>,
     /// When what somebody else had changed was put back last, by what that was.
     mended: HashMap<(WorkloadId, String), Instant>,
     /// Until when workloads whose tools were listed, because they said that those changed, are not listed for that again.
@@ -101,12 +99,14 @@ impl Lifecycle {
     /// does not run or was changed by somebody else, removes what runs and is not wanted, goes on with installations that were
     /// interrupted, lists tools again where a server said that they changed, and removes secrets that no row names.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let sweeping = self.sweeping();
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.inner.stop.cancelled() => {}
             () = self.reconcile_forever() => {}
         }
         self.shutdown().await;
+        drop(sweeping.await);
     }
 
     async fn reconcile_forever(&self) {
@@ -244,14 +244,6 @@ impl Lifecycle {
             self.reassign_around(&work.changed).await?;
         }
         self.relist(&work.relist, memory, &mut left);
-        if memory.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY) {
-            match self.sweep().await {
-                Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "secrets that no row names were removed"),
-                Err(error) => tracing::warn!(%error, "secrets could not be swept; it is tried again later"),
-            }
-            memory.swept = Some(Instant::now());
-        }
         Ok(left)
     }
 

@@ -259,6 +259,33 @@ async fn secrets_that_no_row_names_are_swept_once_they_are_old() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_takes_hours_to_list_its_secrets_holds_up_neither_reconciling_nor_the_end() {
+    let mut rig = Rig::new();
+    let slow = Faulty::new(Arc::new(rig.secrets.clone()));
+    let faults = slow.faults();
+    rig.lifecycle = Lifecycle::new(LifecycleParts {
+        catalog: Arc::new(rig.catalog.clone()),
+        secrets: Arc::new(slow),
+        runtime: Some(Arc::new(rig.runtime.clone())),
+        discover: Arc::new(rig.discover.clone()),
+        options: LifecycleOptions::default(),
+    });
+    let begun = tokio::time::Instant::now();
+    let long = Duration::from_secs(2 * 3600);
+    faults.delay(long);
+    let running = Running::of(&rig);
+    settle().await;
+    assert_eq!(faults.calls(), 1, "the secrets are being listed");
+    faults.heal();
+    rig.runtime.plant(fixtures::workload(fixtures::workload_spec("stray", &["stray"])));
+    tokio::time::sleep(LifecycleOptions::default().resync * 2).await;
+    assert!(rig.runtime.applied().is_empty());
+    assert_eq!(faults.calls(), 1, "and nobody lists them beside that");
+    running.end().await;
+    assert!(begun.elapsed() < long);
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_replicas_do_everything_once_in_effect() {
     let rig = Rig::new();
     let twin = Rig {
