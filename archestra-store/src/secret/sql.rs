@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use chrono::Utc;
 use sea_orm::{
     DatabaseTransaction,
-    sea_query::{Expr, ExprTrait as _, OnConflict, Order, Query},
+    sea_query::{Expr, ExprTrait as _, OnConflict, Order, Query, SelectStatement},
 };
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -163,12 +163,14 @@ impl SqlSecrets {
 
     async fn check_ids(&self) -> Result<()> {
         let known: BTreeSet<&str> = self.ring.ids().map(KeyId::as_str).collect();
-        let used = Query::select().distinct().column("key_id").from(SECRETS).take();
-        for row in rows(&self.db().reader, &used).await? {
+        // From one id to the next one along the index: there are few, and each is that of many rows.
+        let mut last: Option<String> = None;
+        while let Some(row) = row(&self.db().reader, &key_after(last.as_deref())).await? {
             let id: String = column(&row, "key_id")?;
             if !known.contains(id.as_str()) {
                 return Err(wrong_ring(format!("the key ring lacks key {id}: add the key file line it was made with")));
             }
+            last = Some(id);
         }
         Ok(())
     }
@@ -313,6 +315,16 @@ impl SecretStore for SqlSecrets {
     }
 }
 
+/// How the id of a key in use is found that comes after another one.
+fn key_after(last: Option<&str>) -> SelectStatement {
+    let mut next = Query::select();
+    next.column("key_id").from(SECRETS).order_by("key_id", Order::Asc).limit(1);
+    if let Some(last) = last {
+        next.and_where(Expr::col("key_id").gt(last));
+    }
+    next.take()
+}
+
 /// What a seal is bound to. A reference holds no NUL.
 fn context(reference: &str, version: u64) -> Vec<u8> {
     let mut context = reference.as_bytes().to_vec();
@@ -341,6 +353,7 @@ mod tests {
     use super::*;
     use crate::SqlConfig;
     use archestra_core::testing::fixtures::{bundle, secret_ref};
+    use sea_orm::{ConnectionTrait as _, Statement};
 
     #[tokio::test]
     async fn what_was_removed_and_written_anew_meanwhile_is_not_put_back() {
@@ -365,5 +378,25 @@ mod tests {
             assert_eq!(after.get(&reference).await.unwrap().bundle, bundle(&[("k", "new")]));
             before.remove(&reference).await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn a_check_reads_no_more_rows_than_there_are_keys() {
+        let store = SqlStore::connect(SqlConfig::new("sqlite::memory:")).await.unwrap();
+        let (old, newer) = (KeyRing::generate().unwrap(), KeyRing::generate().unwrap());
+        let both = Arc::new(KeyRing::parse(&format!("{}{}", *newer.to_text(), *old.to_text())).unwrap());
+        let old = SqlSecrets::new(&store, Arc::new(old));
+        for (secrets, path) in [(&old, "a/1"), (&SqlSecrets::new(&store, Arc::clone(&both)), "a/2"), (&old, "a/3")] {
+            secrets.put(&secret_ref(path), &bundle(&[("k", "v")]), Expect::Any).await.unwrap();
+        }
+        SqlSecrets::new(&store, both).check().await.unwrap();
+        assert!(old.check().await.is_err());
+        let reader = &store.db().reader;
+        let backend = reader.get_database_backend();
+        let next = backend.build(&key_after(Some("k1")));
+        let sql = format!("EXPLAIN QUERY PLAN {}", next.sql);
+        let plan = reader.query_one_raw(Statement::from_sql_and_values(backend, sql, next.values.unwrap())).await;
+        let plan: String = plan.unwrap().unwrap().try_get("", "detail").unwrap();
+        assert!(plan.contains("COVERING INDEX secrets_key_id"), "{plan}");
     }
 }
