@@ -10,6 +10,9 @@
 //! * **Order.** Every commit increments the one row of `feed_head` first. That row serialises commits, so that revisions become
 //!   visible in their order, on any database. `changes` keeps what the latest commits touched. A commit whose answer is lost with
 //!   the connection is looked up there by a mark of its own; where that cannot be done, the error says that nobody knows.
+//! * **Reading** is whole or not at all: a document of which this version does not know everything is an error that names the
+//!   record, and is told apart where records are read each by itself. Whoever went by the rest of it could allow what it
+//!   forbids, and whoever wrote it back would lose what a newer version said.
 //! * **The feed** has one poller for each store and any number of followers. A commit in this process wakes the poller;
 //!   commits of other processes are noticed within a fraction of a second, on PostgreSQL at once where its notifications get
 //!   through. A follower reads `changes` from its own position,

@@ -60,7 +60,18 @@ pub async fn reads_many_records_at_once(store: &Arc<dyn CatalogStore>) {
     let read = works(store.get_many(&keys).await, "many records can be read at once");
     let read: Vec<_> = read.into_iter().map(|found| found.map(|found| found.value)).collect();
     assert!(read == expected, "many records are read in the order of their keys, and what is not there as nothing");
+    let each = works(store.get_each(&keys).await, "many records can be read at once, each by itself");
+    let each: Vec<_> = each.into_iter().map(|found| found.map(|found| found.map(|found| found.value))).collect();
+    let readable: Vec<_> = expected.into_iter().map(|record| record.map(Ok)).collect();
+    assert!(each == readable, "what can be read is the same one by one");
     assert!(works(store.get_many(&[]).await, "no records can be read").is_empty(), "no keys lead to no records");
+    for kind in Kind::ALL {
+        let page = PageRequest { limit: 3, cursor: None };
+        let list = works(store.list(&Query::all(*kind), &page).await, "a list can be read");
+        let each = works(store.list_each(&Query::all(*kind), &page).await, "a list can be read record by record");
+        assert!(each.next == list.next, "a list that is read record by record goes on at the same place");
+        assert!(each.items == list.items.into_iter().map(Ok).collect::<Vec<_>>(), "and holds the same");
+    }
 }
 
 /// Absent records are `NotFound`, absent unique values lead to `None`, empty lists have one empty page.
