@@ -114,7 +114,8 @@ impl Reach {
     /// Why there is none.
     pub(crate) fn held(&self, id: &WorkloadId) -> Result<Arc<Multiplexer>, String> {
         let link = lock(&self.0.links).get(id).map(Arc::clone);
-        link.ok_or_else(|| "this replica is not attached to it".to_owned()).and_then(|link| attach::held(&link))
+        link.ok_or_else(|| "this replica is not attached to it".to_owned())
+            .and_then(|link| attach::held(&self.0, &link))
     }
 
     /// The token of the workload's bridge, if it was needed before.

@@ -47,6 +47,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const PEER_QUEUE: usize = 1024;
 const PEER_IN_FLIGHT: usize = 8192;
 
+/// What is said while a stream is given up, and another one is opened.
+const ANEW: &str = "its stream is being opened anew";
+
 /// The task that keeps a workload's stream, seen from outside.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -59,20 +62,33 @@ pub(super) struct Keeper {
 enum State {
     /// Not yet, or not at the moment; with the reason.
     Busy(String),
-    Ready(Arc<Multiplexer>),
+    Ready(Attached),
     /// Another replica has the stream, and calls go over that one.
     Forwarded(Forwarded),
     /// Not here, or not until somebody does something.
     Refused(String),
 }
 
+/// A stream that is attached to.
+#[derive(Debug, Clone)]
+struct Attached {
+    multiplexer: Arc<Multiplexer>,
+    pod: ReadyPod,
+}
+
+impl Attached {
+    /// Whether it is to be used. One that has just ended, or whose pod has just been lost, may still be the one that is published.
+    fn is_open(&self, shared: &Shared, link: &Link) -> bool {
+        self.multiplexer.closed_now().is_none() && standing::serves(shared, link, &self.pod)
+    }
+}
+
 /// A private channel over the workload's stream.
 pub(super) async fn channel(shared: &Arc<Shared>, link: &Arc<Link>) -> Result<Channel> {
     let mut state = keeper(shared, link);
     let wait = WAIT.min(shared.config.multiplexer.deadline);
-    // A stream that has just ended may still be the one that is published.
     let open = |state: &State| match state {
-        State::Ready(multiplexer) => multiplexer.closed_now().is_none(),
+        State::Ready(attached) => attached.is_open(shared, link),
         State::Forwarded(forwarded) => forwarded.is_open(),
         State::Refused(_) => true,
         State::Busy(_) => false,
@@ -84,7 +100,10 @@ pub(super) async fn channel(shared: &Arc<Shared>, link: &Arc<Link>) -> Result<Ch
         Err(_) => state.borrow().clone(),
     };
     match found {
-        State::Ready(multiplexer) => multiplexer.channel().map_err(|error| unavailable(error.to_string())),
+        State::Ready(attached) if attached.is_open(shared, link) => {
+            attached.multiplexer.channel().map_err(|error| unavailable(error.to_string()))
+        }
+        State::Ready(_) => Err(unavailable(ANEW.to_owned())),
         State::Forwarded(forwarded) => forwarded.channel(shared, link).await,
         State::Refused(reason) | State::Busy(reason) => Err(unavailable(reason)),
     }
@@ -107,10 +126,11 @@ fn keeper(shared: &Arc<Shared>, link: &Arc<Link>) -> watch::Receiver<State> {
 }
 
 /// The stream that is attached to here, or why there is none. What goes over another replica is no stream of ours.
-pub(super) fn held(link: &Link) -> Result<Arc<Multiplexer>, String> {
+pub(super) fn held(shared: &Shared, link: &Link) -> Result<Arc<Multiplexer>, String> {
     let state = lock(&link.attach).as_ref().map(|keeper| keeper.state.borrow().clone());
     match state {
-        Some(State::Ready(multiplexer)) => Ok(multiplexer),
+        Some(State::Ready(attached)) if attached.is_open(shared, link) => Ok(attached.multiplexer),
+        Some(State::Ready(_)) => Err(ANEW.to_owned()),
         Some(State::Busy(reason) | State::Refused(reason)) => Err(reason),
         Some(State::Forwarded(_)) | None => Err("this replica is not attached to it".to_owned()),
     }
@@ -188,8 +208,8 @@ async fn hold(shared: &Arc<Shared>, link: &Arc<Link>, mut held: Held<'_>, state:
         Ending::Lost => State::Busy("another replica has taken its stream".to_owned()),
         Ending::Stopped => State::Refused("its stream is being closed".to_owned()),
     };
-    if let State::Ready(multiplexer) = state.send_replace(said) {
-        multiplexer.shutdown().await;
+    if let State::Ready(attached) = state.send_replace(said) {
+        attached.multiplexer.shutdown().await;
     }
     match ending {
         Ending::Stopped if shared.observer.has(&link.id) => held.release().await,
@@ -281,14 +301,15 @@ async fn serve(
             return Ended::Broken(error.to_string());
         }
     }
-    drop(state.send_replace(State::Ready(Arc::clone(&multiplexer))));
+    let attached = Attached { multiplexer: Arc::clone(&multiplexer), pod: pod.clone() };
+    drop(state.send_replace(State::Ready(attached)));
     loop {
         tokio::select! {
             closed = multiplexer.closed() => return Ended::Broken(closed.to_string()),
             Ok(()) = tools_changed.changed() => shared.observer.tools_changed(&link.id),
             farewell = &mut farewell => {
                 // Nobody is to begin anything here.
-                drop(state.send_replace(State::Busy("its stream is opened to another pod".to_owned())));
+                drop(state.send_replace(State::Busy(ANEW.to_owned())));
                 return give_up(shared, link, pod, multiplexer, farewell).await;
             }
         }

@@ -53,6 +53,15 @@ pub(super) async fn farewell(shared: &Shared, link: &Link, pod: &ReadyPod) -> Fa
     watch(shared, link, pod, judge).await
 }
 
+/// Whether a stream to a pod is not to be given up yet.
+pub(super) fn serves(shared: &Shared, link: &Link, pod: &ReadyPod) -> bool {
+    match standing(&shared.observer.pods(&link.id), &pod.uid) {
+        Standing::Serves => true,
+        Standing::Ending { successor, .. } => !successor,
+        Standing::Gone(_) | Standing::Outdone => false,
+    }
+}
+
 /// Waits until nobody answers at a pod any more: it is gone, or its time to end is over. One that is not ready may still answer
 /// what it was asked.
 pub(super) async fn over(shared: &Shared, link: &Link, pod: &ReadyPod) {
