@@ -5,6 +5,7 @@
 mod database;
 mod fill;
 mod measure;
+mod resync;
 
 use std::{
     env,
@@ -60,6 +61,8 @@ struct Figures {
     rules: Vec<(String, [f64; 2])>,
     /// A commit of a thousand records, and until calls follow it.
     thousand_ms: [f64; 2],
+    /// Calls while nothing else goes on, and while everything is read again.
+    calls: Vec<(String, [f64; 2])>,
     pages: Vec<(String, [f64; 2])>,
 }
 
@@ -145,8 +148,8 @@ fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Result<ExitCode,
         }
         row("commit of 1000 changed tools", [figures.thousand_ms[0]; 2], "ms");
         row("from that commit until calls follow it", [figures.thousand_ms[1]; 2], "ms");
-        for (page, times) in figures.pages {
-            row(&page, times, "ms");
+        for (what, times) in figures.calls.into_iter().chain(figures.pages) {
+            row(&what, times, "ms");
         }
         say(&table);
     }

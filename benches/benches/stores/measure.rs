@@ -13,10 +13,10 @@ use archestra_gateway::platform::Platform;
 use archestra_store::{SqlConfig, SqlSecrets, SqlStore};
 use tokio::time::Instant;
 
-use super::{Failure, Figures};
+use super::{Failure, Figures, resync};
 
 /// Nothing here may take longer.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 
 /// Builds a snapshot, changes entries and rules, and reads pages, each so many times.
 pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure> {
@@ -81,6 +81,7 @@ pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure>
     let committed = Instant::now();
     platform.synced(Some(revision), LIMIT).await?;
     let thousand_ms = [ms(committed - begun), ms(committed.elapsed())];
+    let calls = resync::calls(url, &platform).await?;
     platform.shutdown().await;
 
     let begun = Instant::now();
@@ -115,6 +116,7 @@ pub(super) async fn measure(url: &str, times: usize) -> Result<Figures, Failure>
         followed_ms: spread(followed),
         rules,
         thousand_ms,
+        calls,
         pages: read,
     })
 }
