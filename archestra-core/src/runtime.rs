@@ -5,6 +5,8 @@ mod logs;
 pub mod scheduling;
 mod status;
 pub mod stdio;
+#[cfg(any(feature = "process", feature = "testing"))]
+pub(crate) mod watching;
 mod workload;
 
 #[cfg(feature = "process")]

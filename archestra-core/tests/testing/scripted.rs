@@ -197,3 +197,17 @@ async fn an_http_workload_is_reached_at_its_url_with_a_generation_of_its_own() {
     }
     assert_ne!(generations[0], generations[1]);
 }
+
+#[tokio::test]
+async fn a_watcher_that_lags_is_given_everything_anew_and_told_of_everybody_s_tools() {
+    let (runtime, workload, _channel) = running(ScriptedServer::new("server")).await;
+    let mut watch = runtime.watch();
+    assert!(matches!(watch.next().await.unwrap().unwrap(), WorkloadEvent::Snapshot(all) if all.len() == 1));
+    for _ in 0..1000 {
+        runtime.tools_changed(&workload.id);
+    }
+    assert!(matches!(watch.next().await.unwrap().unwrap(), WorkloadEvent::Snapshot(all) if all.len() == 1));
+    assert_eq!(watch.next().await.unwrap().unwrap(), WorkloadEvent::ToolsChanged(workload.id.clone()));
+    runtime.remove(&workload.id).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap(), WorkloadEvent::Removed(workload.id));
+}

@@ -2,17 +2,17 @@
 
 use crate::{
     Result,
-    runtime::{WorkloadEvent, WorkloadId, WorkloadStatus, WorkloadSummary},
+    runtime::{
+        WorkloadEvent, WorkloadId, WorkloadStatus, WorkloadSummary,
+        watching::{self, CAPACITY, Observed},
+    },
 };
-use futures::{StreamExt, stream, stream::BoxStream};
+use futures::stream::BoxStream;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::broadcast::{self, error::RecvError};
-
-/// How far an observer may lag before it is given everything anew.
-const CAPACITY: usize = 256;
+use tokio::sync::broadcast::{self, Receiver};
 
 /// What all workloads are like. Changes are sent while the map is locked, so that every observer sees them in their order.
 #[derive(Debug)]
@@ -56,31 +56,9 @@ impl Hub {
         }
     }
 
-    /// Everything, then changes. After a lag everything again, and since nobody knows whose tools have changed meanwhile,
-    /// everybody's are said to.
+    /// Everything, then changes.
     pub(super) fn watch(self: &Arc<Self>) -> BoxStream<'static, Result<WorkloadEvent>> {
-        let (snapshot, receiver) = self.subscribe();
-        let state = (Arc::clone(self), receiver, Vec::new());
-        let changes = stream::unfold(state, async |(hub, mut receiver, mut missed)| {
-            if let Some(id) = missed.pop() {
-                return Some((Ok(WorkloadEvent::ToolsChanged(id)), (hub, receiver, missed)));
-            }
-            match receiver.recv().await {
-                Ok(event) => Some((Ok(event), (hub, receiver, missed))),
-                Err(RecvError::Lagged(_)) => {
-                    let (snapshot, receiver) = hub.subscribe();
-                    let missed = hub.lock().keys().cloned().collect();
-                    Some((Ok(snapshot), (hub, receiver, missed)))
-                }
-                Err(RecvError::Closed) => None,
-            }
-        });
-        stream::iter([Ok(snapshot)]).chain(changes).boxed()
-    }
-
-    fn subscribe(&self) -> (WorkloadEvent, broadcast::Receiver<WorkloadEvent>) {
-        let known = self.lock();
-        (WorkloadEvent::Snapshot(known.iter().map(summary).collect()), self.events.subscribe())
+        watching::watch(Arc::clone(self))
     }
 
     /// Nobody may be watching.
@@ -90,6 +68,13 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<WorkloadId, WorkloadStatus>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observed for Hub {
+    fn subscribe(&self) -> (Vec<WorkloadSummary>, Receiver<WorkloadEvent>) {
+        let known = self.lock();
+        (known.iter().map(summary).collect(), self.events.subscribe())
     }
 }
 

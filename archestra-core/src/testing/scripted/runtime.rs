@@ -9,10 +9,11 @@ use crate::{
     runtime::{
         Applied, Connection, HttpEndpoint, LogLine, LogOptions, LogSource, Manifest, Phase, PullSecret, Runtime,
         RuntimeCapabilities, Workload, WorkloadEvent, WorkloadId, WorkloadSpec, WorkloadStatus, WorkloadSummary,
+        watching::{self, Observed},
     },
 };
 use async_trait::async_trait;
-use futures::{StreamExt as _, stream, stream::BoxStream};
+use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,8 +24,6 @@ use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 const NAME: &str = "scripted";
-/// Events that a watcher may fall behind before it gets a new snapshot.
-const EVENTS: usize = 256;
 const CALLS_KEPT: usize = 10_000;
 
 /// What becomes of a workload once it is applied.
@@ -189,19 +188,7 @@ impl Runtime for ScriptedRuntime {
     }
 
     fn watch(&self) -> BoxStream<'static, Result<WorkloadEvent>> {
-        let watcher: (Arc<Inner>, Option<broadcast::Receiver<WorkloadEvent>>) = (Arc::clone(&self.inner), None);
-        let events = stream::unfold(watcher, |(inner, mut receiver)| async move {
-            if let Some(events) = &mut receiver {
-                match events.recv().await {
-                    Ok(event) => return Some((Ok(event), (inner, receiver))),
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
-                }
-            }
-            let (snapshot, events) = inner.snapshot();
-            Some((Ok(WorkloadEvent::Snapshot(snapshot)), (inner, Some(events))))
-        });
-        events.boxed()
+        watching::watch(Arc::clone(&self.inner))
     }
 
     async fn logs(&self, id: &WorkloadId, options: LogOptions) -> Result<BoxStream<'static, Result<LogLine>>> {
@@ -293,8 +280,10 @@ impl Inner {
         // Nobody may be watching, which is fine.
         drop(self.events.send(event));
     }
+}
 
-    fn snapshot(&self) -> (Vec<WorkloadSummary>, broadcast::Receiver<WorkloadEvent>) {
+impl Observed for Inner {
+    fn subscribe(&self) -> (Vec<WorkloadSummary>, broadcast::Receiver<WorkloadEvent>) {
         let state = self.state();
         (state.workloads.values().map(Running::summary).collect(), self.events.subscribe())
     }

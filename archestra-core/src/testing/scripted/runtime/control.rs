@@ -1,9 +1,11 @@
 //! How a test makes a scripted runtime and steers it, and how its workloads live.
 
-use super::{CALLS_KEPT, EVENTS, Inner, NAME, RecordedCall, Script, ScriptedRuntime, State};
+use super::{CALLS_KEPT, Inner, NAME, RecordedCall, Script, ScriptedRuntime, State};
 use crate::{
     catalog::EnvFrom,
-    runtime::{LogSource, Phase, PullSecret, Runtime as _, RuntimeCapabilities, WorkloadEvent, WorkloadId},
+    runtime::{
+        LogSource, Phase, PullSecret, Runtime as _, RuntimeCapabilities, WorkloadEvent, WorkloadId, watching::CAPACITY,
+    },
 };
 use futures::StreamExt as _;
 use serde_json::Value;
@@ -45,7 +47,7 @@ impl ScriptedRuntime {
             start_delay: Duration::ZERO,
             restart_delay: Duration::from_millis(20),
             state: Mutex::new(state),
-            events: broadcast::Sender::new(EVENTS),
+            events: broadcast::Sender::new(CAPACITY),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         };
