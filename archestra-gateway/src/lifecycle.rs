@@ -26,9 +26,11 @@ mod listing;
 mod manifest;
 mod operate;
 mod options;
+mod owed;
 mod reconciler;
 mod reinstall;
 mod restore;
+mod retire;
 mod revise;
 mod secrets;
 mod sweeper;
@@ -96,6 +98,8 @@ struct Inner {
     stop: CancellationToken,
     jobs: Arc<Jobs>,
     doubts: secrets::Doubts,
+    retired: retire::Retired,
+    owed: owed::Owed,
 }
 
 impl Lifecycle {
@@ -114,6 +118,8 @@ impl Lifecycle {
                 stop: CancellationToken::new(),
                 jobs: Arc::default(),
                 doubts: secrets::Doubts::default(),
+                retired: retire::Retired::default(),
+                owed: owed::Owed::default(),
             }),
         }
     }

@@ -10,6 +10,7 @@ use archestra_core::{
 };
 use futures::{StreamExt as _, stream};
 use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::{Instant, sleep};
 
 /// Why an installation did not get ready, in words for people.
@@ -60,7 +61,8 @@ impl Lifecycle {
         self.inner.tasks.spawn(async move { this.work(id, claim).await });
     }
 
-    async fn work(&self, id: InstallationId, claim: Claim) {
+    /// Works until nobody asks again.
+    pub(super) async fn work(&self, id: InstallationId, claim: Claim) {
         let mut claim = Some(claim);
         while let Some(mut held) = claim {
             let applied = held.take_applied();
@@ -90,11 +92,13 @@ impl Lifecycle {
         match self.try_list_again(id).await {
             Ok(Round::Failed(failure)) => {
                 tracing::debug!(installation = %id, reason = %failure.reason, "an installation could not be listed again");
+                self.inner.owed.add(id);
             }
             Ok(Round::Later(error)) | Err(error) => {
                 tracing::debug!(installation = %id, %error, "an installation could not be listed again");
+                self.inner.owed.add(id);
             }
-            Ok(Round::Done | Round::Gone) => {}
+            Ok(Round::Done | Round::Gone) => self.inner.owed.settle(id),
         }
         if let Some(claim) = claim.finish() {
             self.work(id, claim).await;
@@ -115,16 +119,17 @@ impl Lifecycle {
     }
 
     async fn round(&self, id: InstallationId, applied: Option<RevisionNumber>) {
-        let outcome = match self.try_round(id, applied).await {
+        let owed = match self.try_round(id, applied).await {
             Ok(Round::Failed(failure)) => self.fail(id, failure).await,
             Ok(Round::Later(error)) | Err(error) => {
                 tracing::warn!(installation = %id, %error, "an installation could not be brought up; it is tried again");
-                Ok(())
+                Listing::Owed
             }
-            Ok(Round::Done | Round::Gone) => Ok(()),
+            Ok(Round::Done | Round::Gone) => Listing::Settled,
         };
-        if let Err(error) = outcome {
-            tracing::warn!(installation = %id, %error, "the state of an installation could not be stored");
+        match owed {
+            Listing::Owed => self.inner.owed.add(id),
+            Listing::Settled => self.inner.owed.settle(id),
         }
     }
 
@@ -231,23 +236,40 @@ impl Lifecycle {
     }
 
     /// Notes a failure. What was ready stays so and goes on serving with what runs; the status of its workload, and what the
-    /// runtime refused, tell the rest.
-    async fn fail(&self, id: InstallationId, failure: Failure) -> Result<()> {
+    /// runtime refused, tell the rest. Its tools are listed later; what is not ready waits for somebody to put it right.
+    async fn fail(&self, id: InstallationId, failure: Failure) -> Listing {
         tracing::warn!(installation = %id, reason = %failure.reason, "an installation did not get ready");
-        self.amend(id, |installation| match installation.state {
-            InstallationState::Ready => Amended::No,
-            InstallationState::Pending | InstallationState::Discovering | InstallationState::Error { .. } => {
-                let state = InstallationState::Error { reason: failure.reason.clone(), hint: failure.hint.clone() };
-                if installation.state == state {
-                    return Amended::No;
+        let ready = AtomicBool::new(false);
+        let amended = self.amend(id, |installation| {
+            ready.store(installation.state == InstallationState::Ready, Ordering::Relaxed);
+            match installation.state {
+                InstallationState::Ready => Amended::No,
+                InstallationState::Pending | InstallationState::Discovering | InstallationState::Error { .. } => {
+                    let state = InstallationState::Error { reason: failure.reason.clone(), hint: failure.hint.clone() };
+                    if installation.state == state {
+                        return Amended::No;
+                    }
+                    installation.state = state;
+                    Amended::Yes
                 }
-                installation.state = state;
-                Amended::Yes
             }
-        })
-        .await
-        .map(drop)
+        });
+        match amended.await {
+            Ok(_) if ready.into_inner() => Listing::Owed,
+            Ok(_) => Listing::Settled,
+            Err(error) => {
+                tracing::warn!(installation = %id, %error, "the state of an installation could not be stored");
+                Listing::Owed
+            }
+        }
     }
+}
+
+/// Whether the tools of an installation are still to be listed.
+#[derive(Debug, Clone, Copy)]
+enum Listing {
+    Owed,
+    Settled,
 }
 
 fn failure_of(status: WorkloadStatus) -> Failure {

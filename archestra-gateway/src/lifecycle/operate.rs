@@ -132,9 +132,26 @@ impl Lifecycle {
             let deadline = this.options().discover_timeout;
             let definitions =
                 this.list_once(&entry, &installation).await.map_err(|error| error.into_error(&entry, deadline))?;
-            this.store_tools(id, definitions).await?.ok_or_else(|| Error::not_found("installation", id))
+            let stored = this.store_tools(id, definitions).await?;
+            this.inner.owed.settle(id);
+            stored.ok_or_else(|| Error::not_found("installation", id))
         })
         .await
+    }
+
+    /// As [`refresh_tools`](Self::refresh_tools), because its server said that they changed: what fails is tried again later.
+    pub(crate) async fn list_announced(&self, id: InstallationId) -> Result<()> {
+        match self.refresh_tools(id).await {
+            Ok(_) => Ok(()),
+            Err(Error::NotFound { .. }) => {
+                self.inner.owed.settle(id);
+                Ok(())
+            }
+            Err(error) => {
+                self.inner.owed.add(id);
+                Err(error)
+            }
+        }
     }
 
     async fn hosted(&self, id: InstallationId) -> Result<(Installation, WorkloadId)> {

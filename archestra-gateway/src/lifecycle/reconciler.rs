@@ -97,16 +97,16 @@ impl Lifecycle {
     ///
     /// At the start, on every change of the catalog and of workloads, and from time to time it applies what is stored and
     /// does not run or was changed by somebody else, removes what runs and is not wanted, goes on with installations that were
-    /// interrupted, lists tools again where a server said that they changed, and removes secrets that no row names.
+    /// interrupted, lists tools again where a server said that they changed, until that succeeds, and removes secrets that no row names.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let sweeping = self.sweeping();
+        let (sweeping, listing) = (self.sweeping(), self.listing_owed());
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = self.inner.stop.cancelled() => {}
             () = self.reconcile_forever() => {}
         }
         self.shutdown().await;
-        drop(sweeping.await);
+        drop((sweeping.await, listing.await));
     }
 
     async fn reconcile_forever(&self) {

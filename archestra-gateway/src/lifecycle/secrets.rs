@@ -15,15 +15,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::sleep;
 
 /// Where the fixed secrets of entries are.
 pub(super) const ENTRIES: &str = "entries";
 /// Where the secrets that installations were given are.
 pub(super) const INSTALLATIONS: &str = "installations";
-
-/// For how long a secret is left that a row named until now: longer than any replica routes by an old row.
-const LINGER: Duration = Duration::from_secs(10);
 
 /// The references in rows whose write was not answered. It may yet happen, and then they are needed.
 #[derive(Debug, Default)]
@@ -146,30 +142,6 @@ impl Lifecycle {
         }
     }
 
-    /// Removes what a row named until now, once others have heard of it too: their calls still go by what the row was. A row
-    /// that names it again by then keeps it.
-    pub(super) fn retire(&self, reference: Option<&SecretRef>) {
-        let Some(reference) = reference.cloned() else { return };
-        let lifecycle = self.clone();
-        self.inner.tasks.spawn(async move {
-            tokio::select! {
-                // The sweep does it later.
-                () = lifecycle.inner.stop.cancelled() => {}
-                () = sleep(LINGER) => lifecycle.discard_unnamed(&reference).await,
-            }
-        });
-    }
-
-    async fn discard_unnamed(&self, reference: &SecretRef) {
-        match self.named_references().await {
-            Ok(named) if named.contains(reference) => {}
-            Ok(_) => self.discard(Some(reference)).await,
-            Err(error) => {
-                tracing::warn!(%reference, %error, "whether a secret is still named could not be read; the sweep will do it");
-            }
-        }
-    }
-
     /// Removes what was stored for a write that failed, unless the write happened after all, or may still happen.
     pub(super) async fn abandon(&self, reference: Option<&SecretRef>, key: RecordKey) {
         let Some(reference) = reference else { return };
@@ -214,7 +186,8 @@ impl Lifecycle {
         Ok(removed)
     }
 
-    async fn named_references(&self) -> Result<BTreeSet<SecretRef>> {
+    /// The secrets that rows name.
+    pub(super) async fn named_references(&self) -> Result<BTreeSet<SecretRef>> {
         let catalog = self.catalog();
         let mut named = BTreeSet::new();
         for entry in catalog.list_all::<Entry>(Query::all(Kind::Entry)).await? {

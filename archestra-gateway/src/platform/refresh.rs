@@ -15,7 +15,7 @@ const RETRY: Duration = Duration::from_secs(2);
 pub(super) struct Refresh<R, L> {
     /// Every installation that is ready.
     pub(super) ready: R,
-    /// Lists the tools of one.
+    /// Lists the tools of one, and sees to it that it is listed later where that fails.
     pub(super) list: L,
     /// How many are listed at once.
     pub(super) parallel: NonZeroUsize,
@@ -74,7 +74,7 @@ where
         let listing = (self.list)(id);
         async move {
             if let Err(error) = listing.await {
-                tracing::warn!(installation = %id, %error, "tools could not be listed again");
+                tracing::warn!(installation = %id, %error, "tools could not be listed again; it is tried again");
             }
             Done::Listed(id)
         }

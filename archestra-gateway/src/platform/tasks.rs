@@ -94,7 +94,7 @@ fn refresh(shared: &Shared, lifecycle: &Lifecycle) -> impl Future<Output = ()> +
     };
     let list = move |installation| {
         let lifecycle = lifecycle.clone();
-        async move { lifecycle.refresh_tools(installation).await.map(drop) }.boxed()
+        async move { lifecycle.list_announced(installation).await }.boxed()
     };
     let parallel = NonZeroUsize::new(shared.options.lifecycle.parallel).unwrap_or(NonZeroUsize::MIN);
     // From now on, and not only from when the task has begun.

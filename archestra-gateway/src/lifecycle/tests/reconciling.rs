@@ -223,6 +223,44 @@ async fn a_server_that_says_its_tools_changed_is_listed_again_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listing_that_fails_after_an_announcement_is_made_later() {
+    let rig = Rig::new();
+    let (files, tracker) = (rig.save(hosted("files")).await, rig.save(remote("tracker")).await);
+    let local = rig.install(&files, owner(), &[("API_KEY", "k")]).await.unwrap().value.id;
+    let far = rig.install(&tracker, owner(), &[("token", "t")]).await.unwrap().value.id;
+    let workload = rig.ready(local).await.workload.unwrap();
+    let running = Running::of(&rig);
+    settle().await;
+    let names = async |id| {
+        let installation = rig.lifecycle.installation(id).await.unwrap().value;
+        assert_eq!(installation.state, InstallationState::Ready);
+        installation.tools.into_keys().collect::<Vec<_>>()
+    };
+    rig.discover.serve(&["echo", "more"]);
+    let ill = DiscoverError::Unreachable { reason: "away".to_owned() };
+    // As often as one listing tries by itself, and three times more.
+    let tries = usize::try_from(LifecycleOptions::default().discover_tries).unwrap();
+    rig.discover.fail(tries * 3, &ill);
+    rig.runtime.tools_changed(&workload);
+    let minute = Duration::from_secs(60);
+    tokio::time::sleep(minute).await;
+    assert_eq!(names(local).await, ["add", "echo"]);
+    tokio::time::sleep(minute * 2).await;
+    assert_eq!(names(local).await, ["echo", "more"]);
+
+    // A remote one, whose announcement comes another way.
+    rig.discover.fail(1, &ill);
+    rig.lifecycle.list_announced(far).await.unwrap_err();
+    assert_eq!(names(far).await, ["add", "echo"]);
+    tokio::time::sleep(minute).await;
+    assert_eq!(names(far).await, ["echo", "more"]);
+    let asked = rig.discover.asked();
+    tokio::time::sleep(minute * 10).await;
+    assert_eq!(rig.discover.asked(), asked, "nothing is owed any more");
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_ready_stays_ready_while_its_workload_fails() {
     let rig = Rig::new();
     let entry = rig.save(hosted("files")).await;

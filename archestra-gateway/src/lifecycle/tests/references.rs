@@ -5,6 +5,7 @@ use archestra_core::{
     ErrorKind,
     catalog::Given,
     secret::{Accepts, ExternalRef, SecretBundle, SecretRef, SecretVersion, StoredBundle},
+    testing::Faulty,
 };
 use async_trait::async_trait;
 
@@ -188,4 +189,36 @@ async fn what_others_entered_never_keeps_an_entry_from_being_saved() {
     values.reinstall(named, given(serde_json::json!({"x-a": "new"})), None).await.unwrap();
     let secrets = values.installation(named).await.unwrap().value.secrets.unwrap();
     assert_eq!(rig.secrets.get(&secrets).await.unwrap().bundle, fixtures::bundle(&[("x-a", "new")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_change_drops_of_many_installations_goes_by_one_reading_of_the_catalog() {
+    let mut rig = Rig::new();
+    let counted = Faulty::new(Arc::new(rig.catalog.clone()));
+    let faults = counted.faults();
+    rig.lifecycle = Lifecycle::new(LifecycleParts {
+        catalog: Arc::new(counted),
+        secrets: Arc::new(rig.secrets.clone()),
+        runtime: None,
+        discover: Arc::new(rig.discover.clone()),
+        options: LifecycleOptions::default(),
+    });
+    let entry = rig.save(asking(&["x-a", "x-b"])).await;
+    for _ in 0..50 {
+        rig.install(&entry, team(), &[("x-a", "one"), ("x-b", "two")]).await.unwrap();
+    }
+    rig.resave(&entry, |spec| *spec = asking(&["x-a"])).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(rig.references().await, 100, "others may still call by what was");
+    let before = faults.calls();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(rig.references().await, 50);
+    assert_eq!(faults.calls() - before, 3, "entries, installations and revisions are read once each");
+    rig.quiet().await;
+
+    // Later ones are attended to again.
+    rig.resave(&entry, |spec| *spec = asking(&[])).await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(rig.references().await, 0);
+    rig.quiet().await;
 }
