@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the follower waits before it asks a store again that failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often it says that it still failed.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// How many records are read together.
 const TOGETHER_READ: usize = 500;
 /// How many such reads are under way at once.
@@ -103,6 +105,7 @@ impl Follower {
     async fn follow(self) {
         let mut mirror = Mirror::default();
         let mut since = None;
+        let mut trouble = Trouble::default();
         loop {
             let mut feed = Feed::new(self.catalog.changes(since));
             while let Some((asked, event)) = feed.next().await {
@@ -123,6 +126,7 @@ impl Follower {
                 };
                 match outcome {
                     Ok(()) => {
+                        trouble = Trouble::default();
                         since = Some(revision);
                         if current {
                             self.freshness.confirm(Source::Catalog, asked);
@@ -130,7 +134,7 @@ impl Follower {
                         self.routes.revision.send_if_modified(|at| std::mem::replace(at, since) != since);
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the catalog could not be read; trying again");
+                        trouble.tell(&error);
                         // Reading again from the last position that was taken in delivers it once more.
                         break;
                     }
@@ -204,6 +208,21 @@ impl Follower {
     fn forget(&self, gone: Vec<InstallationId>) {
         for installation in gone {
             self.upstreams.forget(installation);
+        }
+    }
+}
+
+/// What keeps the catalog from being read, told once and then once a minute: it may last, and is met twice a second.
+#[derive(Debug, Default)]
+struct Trouble(Option<(String, Instant)>);
+
+impl Trouble {
+    fn tell(&mut self, error: &Error) {
+        let text = error.to_string();
+        let told = self.0.as_ref().is_some_and(|(told, at)| *told == text && at.elapsed() < TELL_AGAIN);
+        if !told {
+            tracing::error!(error = text, "the catalog could not be read; trying again");
+            self.0 = Some((text, Instant::now()));
         }
     }
 }
