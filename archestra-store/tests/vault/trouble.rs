@@ -301,6 +301,14 @@ async fn no_value_is_in_an_error_whatever_the_server_says() {
 }
 
 #[tokio::test]
+async fn our_token_is_in_no_error_though_a_server_repeats_it() {
+    let (_fake, store) = store_with(|asked| Told::error(403, &format!("no policy grants {} this", asked.token))).await;
+    let error = store.get(&secret_ref("entry/a/1")).await.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("no policy grants (hidden) this") && !text.contains("fake-token"), "{text}");
+}
+
+#[tokio::test]
 async fn what_was_read_is_kept_for_as_long_as_set_and_forgotten_by_a_write() {
     let reads = Arc::new(AtomicUsize::new(0));
     let fake = Fake::start({

@@ -118,7 +118,7 @@ pub struct VaultConfig {
     /// For how long a value that was read may be used without asking again. Until it has passed, what somebody else wrote or
     /// removed is not seen. Zero, which it is unless set, asks each time.
     pub cache_for: Duration,
-    /// How many bundles are kept at most; 1,000 unless set.
+    /// How many bundles are kept at most; 1,000 unless set. Together they have 16 MiB at most.
     pub cache_entries: usize,
 }
 

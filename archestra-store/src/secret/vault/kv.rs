@@ -63,6 +63,15 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// How many bytes it is about.
+    pub(super) fn bytes(&self) -> usize {
+        let field = |(key, field): (&String, &Field)| match field {
+            Field::Text(value) => key.len() + value.expose().len(),
+            Field::Number(_) | Field::Other => key.len(),
+        };
+        self.fields.iter().map(field).sum()
+    }
+
     /// The version: that of Vault, or the number of our write, or 0 where somebody else wrote.
     pub(super) fn version(&self) -> u64 {
         match (&self.written, self.fields.get(WRITE_NUMBER)) {

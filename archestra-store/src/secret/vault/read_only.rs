@@ -113,7 +113,7 @@ impl Inner {
         };
         let found = self.kv.session.within("reading", path, read).await?;
         if let Some(found) = &found {
-            self.cache.keep(key, found, mark);
+            self.cache.keep(key, found, found.bytes(), mark);
         }
         Ok(found)
     }

@@ -110,6 +110,7 @@ impl VaultStore {
 struct Kept {
     stored: StoredBundle,
     written: Option<Written>,
+    bytes: usize,
 }
 
 /// What came of reading.
@@ -287,19 +288,19 @@ impl SecretStore for VaultStore {
         };
         let found = match inner.kv.session.within("reading", reference.as_str(), reading).await? {
             Read::Same(kept) => {
-                inner.cache.keep(reference.clone(), &kept, mark);
+                inner.cache.keep(reference.clone(), &kept, kept.bytes, mark);
                 return Ok(kept.stored);
             }
             Read::Anew(found) => found,
         };
-        let written = found.written.clone();
+        let (written, bytes) = (found.written.clone(), found.bytes());
         let stored = bundle_of(found).ok_or_else(|| Error::Backend {
             backend: BACKEND,
             reason: format!("not everything at {path} is a text: somebody else wrote there"),
             source: None,
         })?;
-        let kept = Kept { stored, written };
-        inner.cache.keep(reference.clone(), &kept, mark);
+        let kept = Kept { stored, written, bytes };
+        inner.cache.keep(reference.clone(), &kept, bytes, mark);
         Ok(kept.stored)
     }
 
