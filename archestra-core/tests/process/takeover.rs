@@ -62,3 +62,34 @@ async fn a_directory_that_lost_its_mark_stays() {
     assert!(place.directory(&work.id).join("home").is_dir());
     runtime.shutdown().await;
 }
+
+/// The record of a run whose supervisor is this process.
+fn record_of(pid: u32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1;
+    let started: u64 = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    serde_json::json!({"boot": boot.trim(), "supervisor": {"pid": pid, "started": started}, "group": null}).to_string()
+}
+
+#[tokio::test]
+async fn what_a_run_left_that_could_not_be_ended_is_ended_by_the_next_and_by_a_removal() {
+    let place = Place::new("kept");
+    let runtime = place.runtime().await;
+    let work = workload(&place, "mode=mcp");
+    let directory = place.directory(&work.id);
+    let left = || std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join(MARK), "").unwrap();
+    let mut first = left();
+    fs::write(directory.join("run.json"), record_of(first.id())).unwrap();
+    runtime.apply(&work).await.unwrap();
+    ready(&runtime, &work.id).await;
+    assert!(first.try_wait().unwrap().is_some(), "it is ended before its record is replaced");
+    runtime.shutdown().await;
+    let mut second = left();
+    fs::write(directory.join("run.json"), record_of(second.id())).unwrap();
+    runtime.remove(&work.id).await.unwrap();
+    assert!(second.try_wait().unwrap().is_some());
+    assert!(!directory.exists());
+}

@@ -17,6 +17,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream as StdUnixStream,
     },
+    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -72,6 +73,7 @@ impl Child {
         input: Input,
         orphan_grace: Duration,
     ) -> io::Result<(Self, Streams)> {
+        end_left(directories.root.clone()).await?;
         let (ours, theirs) = StdUnixStream::pair()?;
         let (streams, child_ends) = streams(input)?;
         let supervisor = Command::new(&command.program)
@@ -173,7 +175,7 @@ impl Child {
         if exit == Exit::Unknown {
             let _gone = self.supervisor.kill().await;
             if !self.sweep().await {
-                // The record is what the next start finds them by.
+                // The record is what the next run, or the next start of ours, finds them by.
                 return exit;
             }
         }
@@ -203,6 +205,15 @@ impl Child {
             None => Ok(None),
         }
     }
+}
+
+/// What an earlier run left is ended before its record is replaced by that of the next.
+async fn end_left(root: PathBuf) -> io::Result<()> {
+    let ended = tokio::task::spawn_blocking(move || Record::end_left(&root)).await;
+    if !ended.map_err(io::Error::other)? {
+        return Err(io::Error::other("processes of its last run are still there and cannot be ended"));
+    }
+    Ok(())
 }
 
 fn streams(input: Input) -> io::Result<(Streams, [OwnedFd; 3])> {

@@ -205,6 +205,10 @@ pub(super) async fn remove_left_over(shared: &Shared, slot: &Slot, directories: 
 async fn remove_directories(directories: &Directories) {
     let root = directories.root.clone();
     let removed = tokio::task::spawn_blocking(move || {
+        if marker::is_ours(&root) && !Record::end_left(&root) {
+            // By its record the next start finds them.
+            return Err(io::Error::other("processes of its last run are still there and cannot be ended"));
+        }
         marker::remove(&root).inspect_err(|_| {
             // Without the record nothing will be looked for in vain; what is left are files.
             if marker::is_ours(&root) {

@@ -73,6 +73,17 @@ impl Record {
         }
     }
 
+    /// Ends what a run left that could not be ended then. Whether nothing of it lives any more; if so, the file is gone. It
+    /// blocks.
+    pub(super) fn end_left(root: &Path) -> bool {
+        let Some(record) = Self::read(root) else { return true };
+        let ended = record.end_all(root);
+        if ended {
+            Self::remove(root);
+        }
+        ended
+    }
+
     /// Kills what this record names, everything that descends from it, and everything that bears the workload's mark, until
     /// nothing of it is left. Whether that came to be. It blocks.
     pub(super) fn end_all(&self, root: &Path) -> bool {
