@@ -3,8 +3,8 @@
 use crate::{Home, Running, Start};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use kube::{
-    Api, Client, Config, ResourceExt as _,
-    api::{DeleteParams, ListParams, PostParams},
+    Api, Client, Config, Resource, ResourceExt as _,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ pub const NODE: (&str, &str) =
     ("localhost/mcp-node:1", "/srv/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
 /// How long after the last pod something may be left.
 const AFTER_PODS: Duration = Duration::from_secs(30);
-const BRIDGE: &str = "localhost/archestra-bridge:test";
+/// The image of the bridge.
+pub const BRIDGE: &str = "localhost/archestra-bridge:test";
 
 /// A namespace, which is deleted at the end.
 pub struct Cluster {
@@ -51,15 +52,18 @@ impl Cluster {
 
     /// Starts the binary with this namespace for its workloads.
     pub async fn start(&self, home: &Home, args: &[&str]) -> Running {
+        self.start_with(home, args, Vec::new()).await
+    }
+
+    /// Starts it with further variables.
+    pub async fn start_with(&self, home: &Home, args: &[&str], mut env: Vec<(&'static str, String)>) -> Running {
         let mut all = vec!["--bridge-image", BRIDGE];
         if !args.contains(&"--base-image") {
             all.extend(["--base-image", ECHO]);
         }
         all.extend_from_slice(args);
-        let env = vec![
-            ("ARCHESTRA_ORCHESTRATOR_KUBECONFIG", self.kubeconfig.display().to_string()),
-            ("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE", self.namespace.clone()),
-        ];
+        env.push(("ARCHESTRA_ORCHESTRATOR_KUBECONFIG", self.kubeconfig.display().to_string()));
+        env.push(("ARCHESTRA_ORCHESTRATOR_K8S_NAMESPACE", self.namespace.clone()));
         home.start(&Start { args: all.into_iter().map(str::to_owned).collect(), env }).await
     }
 
@@ -71,6 +75,15 @@ impl Cluster {
     /// A client for it.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Makes an object there.
+    pub async fn create<K: Resource<DynamicType = ()>>(&self, mut object: Value) {
+        let kind = ApiResource::erase::<K>(&());
+        object["apiVersion"] = kind.api_version.clone().into();
+        object["kind"] = kind.kind.clone().into();
+        let objects = Api::<DynamicObject>::namespaced_with(self.client(), &self.namespace, &kind);
+        objects.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
     }
 
     /// The pods there, by name, with the ids that they keep for life.
@@ -87,11 +100,15 @@ impl Cluster {
         pods.list(&ListParams::default()).await.unwrap().items
     }
 
+    /// Those that a label selects.
+    pub async fn labelled_pods(&self, label: &str) -> Vec<Pod> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        pods.list(&ListParams::default().labels(label)).await.unwrap().items
+    }
+
     /// Limits what all pods of the namespace together may ask for.
     pub async fn limit(&self, hard: &Value) {
-        let quota = json!({ "metadata": { "name": "limit" }, "spec": { "hard": hard } });
-        let quotas = Api::<ResourceQuota>::namespaced(self.client.clone(), &self.namespace);
-        quotas.create(&PostParams::default(), &serde_json::from_value(quota).unwrap()).await.unwrap();
+        self.create::<ResourceQuota>(json!({ "metadata": { "name": "limit" }, "spec": { "hard": hard } })).await;
     }
 
     /// The names of everything that is ours but pods.

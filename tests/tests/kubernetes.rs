@@ -1,16 +1,20 @@
 //! Self-hosted servers on a real cluster, through the API and the gateway of the real binary.
 //!
 //! `ARCHESTRA_TEST_KUBECONFIG` names the cluster; `.ci/k8s-images` makes the images.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "this is test code")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "this is test code")]
 
 mod kubernetes {
     mod attached;
     mod drift;
     mod everything;
+    mod followed;
+    mod in_cluster;
     mod lost;
     mod many;
+    mod packages;
     mod refused;
     mod replicas;
+    mod revisions;
 }
 
 use archestra_tests::{
@@ -154,8 +158,8 @@ async fn a_platform_that_dies_or_changes_its_defaults_touches_no_pod() {
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes cluster"]
-async fn what_cannot_run_says_why() {
-    let cluster = Cluster::namespace("failures").await;
+async fn what_kubernetes_would_refuse_is_refused_when_it_is_saved() {
+    let cluster = Cluster::namespace("refused").await;
     let home = Home::new();
     let binary = cluster.start(&home, &[]).await;
     let hosted = |more: Value| {
@@ -163,25 +167,6 @@ async fn what_cannot_run_says_why() {
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         spec
     };
-    let cases = [
-        ("no-image", hosted(json!({ "image": "localhost/there-is-none:1", "command": ["/mcp-echo"] })), "image"),
-        ("crash", hosted(json!({ "args": ["exit", "3"] })), "exit code 3"),
-        (
-            "nowhere",
-            hosted(json!({ "deploymentYaml": "spec: {template: {spec: {nodeSelector: {disk: none-such}}}}" })),
-            "node",
-        ),
-    ];
-    for (name, hosted, word) in &cases {
-        save(&binary, name, hosted).await;
-        let id = install(&binary, name, json!("organization"), "").await;
-        let status = until_status(&binary, &id, |status| {
-            let workload = &status["workload"];
-            workload["hint"].is_string() && workload["reason"].as_str().is_some_and(|reason| reason.contains(word))
-        })
-        .await;
-        assert_ne!(status["workload"]["phase"], "running", "{name}: {status}");
-    }
     for (more, field) in [
         (json!({ "image": "Not An Image" }), "image"),
         (json!({ "deploymentYaml": "spec: {template: {spec: {hostNetwork: true}}}" }), "deploymentYaml"),

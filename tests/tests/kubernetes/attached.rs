@@ -1,8 +1,9 @@
-//! Two gateways on one SQLite file and a server that is attached to: one of them has its stream, the other goes over that one,
+//! Two gateways on one database and a server that is attached to: one of them has its stream, the other goes over that one,
 //! and takes the stream over when that one is killed.
 
+use super::replicas::Replicas;
 use archestra_tests::{
-    Home, Mcp,
+    Mcp,
     cluster::{Cluster, ECHO},
     hosted::{self, eventually, gateway, known, save},
     mcp::text,
@@ -16,17 +17,29 @@ const CALLS: usize = 300;
 
 #[tokio::test]
 #[ignore = "needs a Kubernetes cluster"]
-async fn two_gateways_share_one_server_that_is_attached_to() {
+async fn two_gateways_on_one_file_share_one_server_that_is_attached_to() {
     let cluster = Cluster::namespace("attached").await;
-    let home = Home::new();
+    share_one_attached_server(&cluster, Replicas::on_a_file(&cluster)).await;
+    cluster.delete().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes cluster and a PostgreSQL server"]
+async fn two_gateways_on_postgresql_share_one_server_that_is_attached_to() {
+    let cluster = Cluster::namespace("attached-sql").await;
+    share_one_attached_server(&cluster, Replicas::on_postgresql(&cluster)).await;
+    cluster.delete().await;
+}
+
+async fn share_one_attached_server(cluster: &Cluster, replicas: Replicas<'_>) {
     let peers = ["--peer-listen", "127.0.0.1:0"];
-    let first = cluster.start(&home, &peers).await;
+    let first = replicas.start(0, &peers).await;
     save(&first, "echo", &json!({ "image": ECHO, "transport": "stdio" })).await;
     hosted::install(&first, "echo", json!("organization"), json!({})).await;
     let here = gateway(&first, "one", &["echo"]).await;
     here.until_listed("echo__whoami").await;
     let server = text(&eventually(&here, "echo__whoami", json!({})).await).to_owned();
-    let second = cluster.start(&home, &peers).await;
+    let second = replicas.start(1, &peers).await;
     let there = known(second.gateway("one")).await;
     there.until_listed("echo__whoami").await;
     assert_eq!(text(&eventually(&there, "echo__whoami", json!({})).await), server, "it is one process");
@@ -37,8 +50,10 @@ async fn two_gateways_share_one_server_that_is_attached_to() {
         calls.spawn(echo(here.clone(), format!("first {n}")));
         calls.spawn(echo(there.clone(), format!("second {n}")));
     }
+    let begun = Instant::now();
     let answered: BTreeSet<_> = calls.join_all().await.into_iter().collect();
     assert_eq!(answered.len(), 2 * CALLS);
+    println!("{CALLS} calls at once from each of two gateways took {:?}", begun.elapsed());
 
     first.kill().await;
     let killed = Instant::now();
@@ -46,7 +61,6 @@ async fn two_gateways_share_one_server_that_is_attached_to() {
     assert_eq!(text(&taken), server, "the process goes on");
     println!("taken over {:?} after the other was killed", killed.elapsed());
     assert!(second.stop().await.success());
-    cluster.delete().await;
 }
 
 async fn echo(gateway: Mcp, said: String) -> String {

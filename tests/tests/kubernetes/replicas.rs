@@ -1,25 +1,66 @@
-//! Two gateways on one SQLite file: they share one stdio server, and the loss of one is no concern of the other's callers.
+//! Two gateways on one database: they share one stdio server, and the loss of one is no concern of the other's callers.
 
 use archestra_tests::{
-    Home, Mcp,
+    Home, Mcp, Running,
     cluster::Cluster,
     hosted::{self, eventually, gateway, known, save},
     mcp::text,
+    postgres::Database,
 };
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 use tokio::{task::JoinSet, time::Instant};
 
 /// How many calls each of them has at the same time.
 const CALLS: usize = 300;
 
+/// The replicas of one platform: on a file that they share, or on a server, with nothing else in common but the key file.
+pub(super) struct Replicas<'a> {
+    cluster: &'a Cluster,
+    homes: [Home; 2],
+    server: Option<(Database, PathBuf)>,
+}
+
+impl<'a> Replicas<'a> {
+    pub(super) fn on_a_file(cluster: &'a Cluster) -> Self {
+        Self { cluster, homes: [Home::new(), Home::new()], server: None }
+    }
+
+    pub(super) fn on_postgresql(cluster: &'a Cluster) -> Self {
+        let homes = [Home::new(), Home::new()];
+        let key = homes[0].key_file("archestra.key");
+        Self { cluster, homes, server: Some((Database::new(), key)) }
+    }
+
+    /// Starts the one with this number.
+    pub(super) async fn start(&self, n: usize, args: &[&str]) -> Running {
+        let Some((database, key)) = &self.server else { return self.cluster.start(&self.homes[0], args).await };
+        let mut all = vec!["--key-file", key.to_str().unwrap()];
+        all.extend_from_slice(args);
+        let url = vec![("ARCHESTRA_DATABASE_URL", database.url())];
+        self.cluster.start_with(&self.homes[n % self.homes.len()], &all, url).await
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs a Kubernetes cluster"]
-async fn two_gateways_on_one_database_share_one_stdio_server() {
+async fn two_gateways_on_one_file_share_one_stdio_server() {
     let cluster = Cluster::namespace("replicas").await;
-    let home = Home::new();
-    let first = cluster.start(&home, &[]).await;
-    let second = cluster.start(&home, &[]).await;
+    share_one_stdio_server(&cluster, Replicas::on_a_file(&cluster)).await;
+    cluster.delete().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Kubernetes cluster and a PostgreSQL server"]
+async fn two_gateways_on_postgresql_share_one_stdio_server() {
+    let cluster = Cluster::namespace("replicas-sql").await;
+    share_one_stdio_server(&cluster, Replicas::on_postgresql(&cluster)).await;
+    cluster.delete().await;
+}
+
+async fn share_one_stdio_server(cluster: &Cluster, replicas: Replicas<'_>) {
+    let first = replicas.start(0, &[]).await;
+    let second = replicas.start(1, &[]).await;
     save(&first, "echo", &json!({ "command": ["/mcp-echo"], "transport": "stdio" })).await;
     let id = hosted::install(&second, "echo", json!("organization"), json!({})).await;
     let here = gateway(&first, "one", &["echo"]).await;
@@ -73,7 +114,7 @@ async fn two_gateways_on_one_database_share_one_stdio_server() {
     assert_eq!(text(&there.call("echo__whoami", json!({})).await), servers.pop_first().unwrap());
 
     // A new one takes its place, and a change through it reaches the other.
-    let third = cluster.start(&home, &[]).await;
+    let third = replicas.start(2, &[]).await;
     let back = known(third.gateway("one")).await;
     assert_eq!(text(&eventually(&back, "echo__echo", json!({ "text": "back" })).await), "back");
     assert_eq!(third.api().delete(&format!("/api/v1/installations/{id}")).await.status, 204);
@@ -81,7 +122,6 @@ async fn two_gateways_on_one_database_share_one_stdio_server() {
     let refused = there.call("echo__echo", json!({ "text": "gone" })).await;
     assert!(refused.is_null() || refused["isError"] == true, "{refused}");
     assert!(second.stop().await.success() && third.stop().await.success());
-    cluster.delete().await;
 }
 
 async fn echo(gateway: Mcp, said: String) {
