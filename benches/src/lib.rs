@@ -20,7 +20,7 @@ mod report;
 mod stats;
 mod target;
 mod upstream;
-mod wanted;
+pub mod wanted;
 #[cfg(feature = "workloads")]
 mod workloads;
 

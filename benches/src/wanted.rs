@@ -1,11 +1,11 @@
 //! What figures are wanted, and whether those of a run are.
 
-use std::fmt::Write as _;
-
 /// A bound that a figure should keep to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wanted {
+pub enum Wanted {
+    /// No less than this.
     AtLeast(f64),
+    /// No more than this.
     AtMost(f64),
 }
 
@@ -20,17 +20,19 @@ impl Wanted {
 
 /// The figures of a run that something is wanted of.
 #[derive(Debug, Default)]
-pub(crate) struct Verdicts(Vec<(&'static str, Option<f64>, Wanted)>);
+pub struct Verdicts(Vec<(&'static str, Option<f64>, Wanted)>);
 
 impl Verdicts {
     /// Adds a figure, or that it was not measured.
-    pub(crate) fn judge(mut self, what: &'static str, figure: Option<f64>, wanted: Wanted) -> Self {
+    #[must_use]
+    pub fn judge(mut self, what: &'static str, figure: Option<f64>, wanted: Wanted) -> Self {
         self.0.push((what, figure, wanted));
         self
     }
 
     /// A section of Markdown; nothing where nothing was measured.
-    pub(crate) fn section(&self) -> String {
+    #[must_use]
+    pub fn section(&self) -> String {
         let mut text = String::new();
         for (what, figure, wanted) in &self.0 {
             let Some(figure) = figure else { continue };
@@ -39,8 +41,7 @@ impl Verdicts {
                 Wanted::AtLeast(bound) => ('≥', bound),
                 Wanted::AtMost(bound) => ('≤', bound),
             };
-            let written = writeln!(text, "| {what} | {figure:.2} | {sign} {bound:.2} | {word} |");
-            written.expect("writing to a string cannot fail");
+            text.push_str(&format!("| {what} | {figure:.2} | {sign} {bound:.2} | {word} |\n"));
         }
         if text.is_empty() {
             return text;
@@ -49,7 +50,8 @@ impl Verdicts {
     }
 
     /// What was not measured, or is not as wanted.
-    pub(crate) fn missed(&self) -> Vec<&'static str> {
+    #[must_use]
+    pub fn missed(&self) -> Vec<&'static str> {
         let missed = |figure: Option<f64>, wanted: Wanted| !figure.is_some_and(|figure| wanted.holds(figure));
         self.0.iter().filter(|(_, figure, wanted)| missed(*figure, *wanted)).map(|(what, ..)| *what).collect()
     }

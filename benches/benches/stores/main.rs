@@ -2,6 +2,7 @@
 //!
 //! The catalog is filled by this process and measured by a fresh one, so that the memory is that of the gateway's library alone.
 
+mod bounds;
 mod database;
 mod fill;
 mod measure;
@@ -29,7 +30,8 @@ ARCHESTRA_TEST_POSTGRES_URL names a server, on PostgreSQL (`eval \"$(.ci/postgre
 
   --quick                a tenth of it
   --changes N            how many single changes and pages are measured (50)
-  --require-postgres     fail when no PostgreSQL server is named";
+  --require-postgres     fail when no PostgreSQL server is named
+  --require-wanted       fail when anything is not as it is wanted";
 
 /// How much there is.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -47,6 +49,7 @@ struct Options {
     size: Size,
     changes: usize,
     require_postgres: bool,
+    require_wanted: bool,
 }
 
 /// What was measured, in milliseconds and MiB.
@@ -87,7 +90,7 @@ fn main() -> ExitCode {
 fn stores(arguments: &[String]) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut given = arguments.iter().map(String::as_str).filter(|argument| *argument != "--bench");
-    let mut options = Options { size: WHOLE, changes: 50, require_postgres: false };
+    let mut options = Options { size: WHOLE, changes: 50, require_postgres: false, require_wanted: false };
     while let Some(flag) = given.next() {
         match flag {
             "--help" => {
@@ -97,6 +100,7 @@ fn stores(arguments: &[String]) -> Result<ExitCode, Failure> {
             "--quick" => options.size = Size { entries: WHOLE.entries / 10, gateways: WHOLE.gateways / 10, ..WHOLE },
             "--changes" => options.changes = given.next().ok_or("--changes needs a number")?.parse()?,
             "--require-postgres" => options.require_postgres = true,
+            "--require-wanted" => options.require_wanted = true,
             // The fresh process: where to measure, and how often.
             "--measure" => {
                 let changes = given.next().ok_or("--measure needs a number")?.parse()?;
@@ -125,6 +129,7 @@ fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Result<ExitCode,
         "{entries} entries, {tools} tools, {installations} installations, {gateways} gateways with {tools} assignments; median and worst of {} each\n",
         options.changes
     ));
+    let mut missed = Vec::new();
     for database in databases {
         let filled = runtime.block_on(async {
             let store = SqlStore::connect(SqlConfig::new(database.url())).await?;
@@ -133,6 +138,8 @@ fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Result<ExitCode,
             filled
         })?;
         let figures = in_a_fresh_process(database.url(), options.changes)?;
+        let verdicts = bounds::judge(&figures, options.size);
+        missed.extend(verdicts.missed().into_iter().map(|what| format!("{what} on {}", database.name())));
         let mut table = format!("| {} | median | worst |\n|---|--:|--:|\n", database.name());
         let mut row = |what: &str, [median, worst]: [f64; 2], unit: &str| {
             table.push_str(&format!("| {what} | {median:.2} {unit} | {worst:.2} {unit} |\n"));
@@ -151,7 +158,10 @@ fn run(runtime: &tokio::runtime::Runtime, options: &Options) -> Result<ExitCode,
         for (what, times) in figures.calls.into_iter().chain(figures.pages) {
             row(&what, times, "ms");
         }
-        say(&table);
+        say(&(table + &verdicts.section()));
+    }
+    if options.require_wanted && !missed.is_empty() {
+        return Err(format!("not as wanted: {}", missed.join("; ")).into());
     }
     Ok(ExitCode::SUCCESS)
 }
