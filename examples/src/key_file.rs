@@ -79,7 +79,10 @@ async fn open(text: &str, source: &str, transit: Option<&Transit>) -> Result<Key
             error => Failure::unusable(format!("{source}: {error}")),
         }),
         Some(transit) => {
-            let ring = transit.connect().await?.open(text).await.map_err(|error| transit.failed(&error))?;
+            let vault = transit.connect().await?;
+            let opened = vault.open(text).await;
+            vault.close().await;
+            let ring = opened.map_err(|error| transit.failed(&error))?;
             tracing::info!(newest = %ring.newest(), "the keys of the key file were unwrapped by Vault");
             Ok(ring)
         }
@@ -117,7 +120,9 @@ async fn make(path: &Path, transit: Option<&Transit>) -> Result<KeyRing, Failure
     let text = match transit {
         None => KeyRing::generate().map_err(|error| Failure::because("a key cannot be made", &error))?.to_text(),
         Some(transit) => {
-            let made = transit.connect().await?.new_ring().await;
+            let vault = transit.connect().await?;
+            let made = vault.new_ring().await;
+            vault.close().await;
             Zeroizing::new(made.map_err(|error| transit.failed(&error))?)
         }
     };

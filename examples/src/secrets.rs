@@ -64,11 +64,12 @@ async fn copy(
         .await
         .map_err(|error| Failure::because("nothing was copied", &error))?;
     let copied = async {
-        let vault = vault.open(&database, instance_id(store).await?).await?;
-        let database: Arc<dyn SecretStore> = database;
+        let opened = vault.open(&database, instance_id(store).await?).await?;
+        let (database, vault): (Arc<dyn SecretStore>, _) = (database, opened.store());
         let (source, target) = if from == SecretsChoice::Database { (&database, &vault) } else { (&vault, &database) };
-        copy_secrets(&**source, &**target)
-            .await
+        let copied = copy_secrets(&**source, &**target).await;
+        opened.close().await;
+        copied
             .map_err(|error| Failure::because("not all secrets were copied; run it again once this is mended", &error))
     };
     let copied = tokio::select! {

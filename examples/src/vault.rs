@@ -64,20 +64,19 @@ impl Secrets {
     ///
     /// # Errors
     /// Why Vault cannot be used, or that what is there belongs to another database.
-    pub(crate) async fn open(
-        &self,
-        database: &Arc<SqlSecrets>,
-        instance: Uuid,
-    ) -> Result<Arc<dyn SecretStore>, Failure> {
+    pub(crate) async fn open(&self, database: &Arc<SqlSecrets>, instance: Uuid) -> Result<Opened, Failure> {
         match self {
-            Self::Database => Ok(Arc::<SqlSecrets>::clone(database)),
+            Self::Database => Ok(Opened::Database(Arc::clone(database))),
             Self::Vault(config) => {
                 warn_of_plain_http(config);
                 let store = VaultStore::connect(config).await.map_err(|error| unusable(config, &error))?;
                 // Before anything is written or swept there.
-                store.claim(instance).await.map_err(|error| foreign(config, &error))?;
+                if let Err(error) = store.claim(instance).await {
+                    store.close().await;
+                    return Err(foreign(config, &error));
+                }
                 tracing::info!(address = config.address, kv = ?store.kv_version(), "secrets are kept in Vault");
-                Ok(Arc::new(store))
+                Ok(Opened::Vault(store))
             }
             Self::VaultReadOnly(config) => {
                 warn_of_plain_http(config);
@@ -88,8 +87,36 @@ impl Secrets {
                     address = config.address,
                     "secrets of people are read from Vault; what this server makes itself is kept in the encrypted database store"
                 );
-                Ok(Arc::new(store))
+                Ok(Opened::VaultReadOnly(store))
             }
+        }
+    }
+}
+
+/// An open store.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Database(Arc<SqlSecrets>),
+    Vault(VaultStore),
+    VaultReadOnly(VaultReadOnly),
+}
+
+impl Opened {
+    /// The store.
+    pub(crate) fn store(&self) -> Arc<dyn SecretStore> {
+        match self {
+            Self::Database(store) => Arc::<SqlSecrets>::clone(store),
+            Self::Vault(store) => Arc::new(store.clone()),
+            Self::VaultReadOnly(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// Ends our login at Vault. The database is closed by whoever opened it.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Database(_) => {}
+            Self::Vault(store) => store.close().await,
+            Self::VaultReadOnly(store) => store.close().await,
         }
     }
 }

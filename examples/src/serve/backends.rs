@@ -5,6 +5,7 @@ use crate::{
     environment::Environment,
     failure::Failure,
     key_file, kubernetes, supervise,
+    vault::Opened,
 };
 use archestra_core::{
     catalog::{CatalogStore, CatalogStoreExt as _, Query},
@@ -13,13 +14,14 @@ use archestra_core::{
         Revision, Runtime,
         process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
     },
-    secret::{KeyRing, Purpose, SecretStore},
+    secret::{KeyRing, Purpose},
 };
 use archestra_gateway::platform::{Options, Platform};
 use archestra_store::{Resealed, RingClaim, SqlConfig, SqlSecrets, SqlStore};
 use std::{
     collections::BTreeSet,
     fs::File,
+    io::ErrorKind,
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -42,7 +44,7 @@ const RESEAL_RETRY: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(super) struct Backends {
     store: SqlStore,
-    secrets: Arc<dyn SecretStore>,
+    secrets: Opened,
     ring: Arc<KeyRing>,
     claim: RingClaim,
     runtime: Option<Arc<dyn Runtime>>,
@@ -76,20 +78,28 @@ impl Backends {
             .map_err(|error| Failure::because("the database cannot be claimed", &error))?;
         let opened = async {
             let supplied = config.secrets.open(&secrets, instance_id(&store).await?).await?;
-            let runtime = match config.runtime {
-                RuntimeKind::Kubernetes => {
-                    let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
-                    settings.instance = Some(instance_id(&store).await?.simple().to_string());
-                    settings.digest_keys = Some(Arc::new(ring.derive(Purpose::Digests)));
-                    if let Some(peers) = &config.peers {
-                        settings.peers = Some(peers.open(&ring).await?);
+            let started = async {
+                Ok(match config.runtime {
+                    RuntimeKind::Kubernetes => {
+                        let mut settings = config.kubernetes.clone().expect("it is decided with the runtime");
+                        settings.instance = Some(instance_id(&store).await?.simple().to_string());
+                        settings.digest_keys = Some(Arc::new(ring.derive(Purpose::Digests)));
+                        if let Some(peers) = &config.peers {
+                            settings.peers = Some(peers.open(&ring).await?);
+                        }
+                        Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
                     }
-                    Some(Arc::new(kubernetes::start(settings, namespaces(&store).await?).await?) as Arc<dyn Runtime>)
-                }
-                RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),
-                RuntimeKind::None => None,
+                    RuntimeKind::Process => Some(start_runtime(config, data_dir, &binary, environment).await?),
+                    RuntimeKind::None => None,
+                })
             };
-            Ok::<_, Failure>((supplied, runtime))
+            match started.await {
+                Ok(runtime) => Ok((supplied, runtime)),
+                Err(failure) => {
+                    supplied.close().await;
+                    Err::<_, Failure>(failure)
+                }
+            }
         };
         let (supplied, runtime) = match Box::pin(opened).await {
             Ok(opened) => opened,
@@ -114,7 +124,7 @@ impl Backends {
             .identity(Arc::<SqlStore>::clone(&store))
             .state(Arc::<SqlStore>::clone(&store))
             .audit(store)
-            .secrets(Arc::clone(&self.secrets))
+            .secrets(self.secrets.store())
             .key_ring(Arc::clone(&self.ring))
             .options(options);
         if let Some(runtime) = &self.runtime {
@@ -148,6 +158,7 @@ impl Backends {
         self.resealing.abort();
         // It may be interrupted at any time; what it left is done at the next start.
         drop(self.resealing.await);
+        self.secrets.close().await;
         release(self.claim).await;
         self.store.close().await;
     }
@@ -246,7 +257,12 @@ pub(crate) async fn open_store(database: &Database) -> Result<SqlStore, Failure>
         .create(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| Failure::because(format!("the database {shown}"), &error))?;
+        .map_err(|error| match error.kind() {
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Failure::failed(format!(
+                "the database {shown}: {error}; make the file and its folder writable for the user that runs this process, or name another --data-dir"
+            )),
+            _ => Failure::because(format!("the database {shown}"), &error),
+        })?;
     let store = SqlStore::connect(SqlConfig::new(format!("sqlite://{shown}"))).await;
     store.map_err(|error| Failure::because(format!("the database {shown}"), &error))
 }
@@ -271,7 +287,10 @@ async fn start_runtime(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use archestra_core::{secret::Expect, testing::fixtures};
+    use archestra_core::{
+        secret::{Expect, SecretStore as _},
+        testing::fixtures,
+    };
 
     #[test]
     fn two_processes_of_one_address_have_claims_of_their_own() {
