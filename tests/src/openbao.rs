@@ -4,12 +4,16 @@ use crate::{Answer, Api, Start, binary};
 use http::Method;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+/// Where the secrets of a binary are.
+const DATA: &str = "secret/data/archestra";
+const METADATA: &str = "secret/metadata/archestra";
 /// How long it may take until it answers.
 const UP: Duration = Duration::from_secs(30);
 
@@ -80,6 +84,36 @@ impl OpenBao {
     pub async fn wrapped_key(&self, name: &str) -> String {
         let made = self.post(&format!("transit/datakey/wrapped/{name}"), &json!({})).await.ok();
         made["data"]["ciphertext"].as_str().unwrap().to_owned()
+    }
+
+    /// The references of all secrets that a binary keeps in it, under the prefix that it has unless it is told otherwise.
+    pub async fn secrets(&self) -> BTreeSet<String> {
+        let (mut found, mut folders) = (BTreeSet::new(), vec![String::new()]);
+        while let Some(folder) = folders.pop() {
+            let path = format!("/v1/{METADATA}/{folder}");
+            let answer = self.api().try_send(Method::from_bytes(b"LIST").unwrap(), &path, None).await.unwrap();
+            for key in answer.json()["data"]["keys"].as_array().into_iter().flatten() {
+                let below = format!("{folder}{}", key.as_str().unwrap());
+                match below.ends_with('/') {
+                    true => folders.push(below),
+                    // It is whose prefix this is, and no secret.
+                    false if below.starts_with('~') => {}
+                    false => drop(found.insert(below)),
+                }
+            }
+        }
+        found
+    }
+
+    /// Writes the secret of one reference under another one, too.
+    pub async fn copy(&self, from: &str, to: &str) {
+        let read = self.api().get(&format!("/v1/{DATA}/{from}")).await.ok();
+        self.post(&format!("{DATA}/{to}"), &json!({"data": read["data"]["data"]})).await.ok();
+    }
+
+    /// Removes a secret.
+    pub async fn remove(&self, reference: &str) {
+        self.api().delete(&format!("/v1/{METADATA}/{reference}")).await.ok();
     }
 
     /// Seals it.

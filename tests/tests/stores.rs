@@ -1,7 +1,8 @@
 //! The binary on PostgreSQL: what keeps it from starting, two on one database, a server that is restarted, a rotation of its keys;
-//! and, on either database, one that is killed again and again.
+//! and, on either database and with secrets in Vault, one that is killed again and again; and a file system that can only be read.
 //!
-//! `eval "$(.ci/pgbouncer)"` starts a server for them and a pooler in front of it. `ARCHESTRA_TEST_SECONDS` says how much trouble there is, 10 if it is absent.
+//! `eval "$(.ci/pgbouncer)"` starts a server for them and a pooler in front of it, `eval "$(.ci/openbao)"` gets the Vault.
+//! `ARCHESTRA_TEST_SECONDS` says how much trouble there is, 10 if it is absent.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -31,8 +32,12 @@ const FOLLOWED: Duration = Duration::from_secs(1);
 mod canaries;
 #[path = "stores/carried.rs"]
 mod carried;
+#[path = "stores/kept.rs"]
+mod kept;
 #[path = "stores/killed.rs"]
 mod killed;
+#[path = "stores/read_only.rs"]
+mod read_only;
 #[path = "stores/restarted.rs"]
 mod restarted;
 #[path = "stores/rotated.rs"]

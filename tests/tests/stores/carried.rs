@@ -3,10 +3,8 @@
 use super::{on, seconds};
 use archestra_tests::{Home, Running, Start, postgres::Database, remote::Remote};
 use serde_json::json;
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
+use tokio::time::Instant;
 
 /// A claim is renewed every ten seconds, and what is lost is noticed then.
 const NOTICED: Duration = Duration::from_secs(60);
@@ -28,7 +26,11 @@ async fn a_backup_is_restored_into_another_database_of_either_kind_and_serves_ag
     binary.api().post("/api/v1/entries", &entry).await.ok();
     binary.api().post("/api/v1/installations", &json!({ "entry": "tracker", "scope": "organization" })).await.ok();
     let tools = [json!({ "entry": "tracker", "tool": "*" })];
-    binary.api().post("/api/v1/gateways", &json!({ "slug": "all", "scope": "organization", "tools": tools })).await.ok();
+    binary
+        .api()
+        .post("/api/v1/gateways", &json!({ "slug": "all", "scope": "organization", "tools": tools }))
+        .await
+        .ok();
     works(&binary).await;
 
     // While it runs, and nobody waits.

@@ -1,24 +1,28 @@
-//! The binary killed as `kill -9` does while it writes: on PostgreSQL beside another one, and on SQLite alone, with secrets.
+//! The binary killed as `kill -9` does while it writes: on PostgreSQL beside another one; and alone with secrets, which are in SQLite,
+//! in PostgreSQL, or in Vault.
 
 use super::{
+    kept::{Backup, Kept},
     on, seconds,
     writing::{Acknowledged, call, install, save},
 };
 use archestra_tests::{
-    Home, Start,
+    Home, Running, Start,
+    openbao::OpenBao,
     postgres::Database,
     upstream::{self, Upstream},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
 
-/// Secrets that no row names are removed once they are older than this.
-const GRACE: Duration = Duration::from_secs(3600);
 const SWEPT: &str = "secrets that no row names were removed";
+
+/// How long a busy machine may take for one installation.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// How often it is killed.
 fn kills() -> u64 {
@@ -62,11 +66,40 @@ async fn killed_during_writes_it_loses_nothing_that_it_acknowledged() {
     assert!(survivor.stop().await.success());
 }
 
-#[tokio::test]
-async fn killed_during_writes_to_a_file_it_loses_nothing_and_keeps_no_secret_for_good_that_no_row_names() {
-    let (home, upstream) = (Home::new(), Arc::new(Upstream::start().await));
+/// Where a binary that is killed has its data, and how it is started on it.
+struct Place {
+    home: Home,
+    start: Start,
+}
+
+impl Place {
+    async fn start(&self) -> Running {
+        self.home.start(&self.start).await
+    }
+
+    fn file(home: Home) -> Self {
+        Self { home, start: Start { env: vec![("ARCHESTRA_QUICKSTART", "false".to_owned())], ..Start::default() } }
+    }
+
+    fn database(home: Home, database: &Database, key: &Path) -> Self {
+        Self { home, start: on(database, key) }
+    }
+
+    /// How a command finds the same database.
+    fn command(&self) -> Start {
+        Start { args: Vec::new(), env: self.start.env.clone() }
+    }
+
+    fn backup(&self, name: &str) -> Backup {
+        Backup::of(&self.home, &self.command(), &self.home.path().join(name))
+    }
+}
+
+/// Kills it again and again while it saves and installs servers with secrets: what it acknowledged is there after each, and serves.
+/// What was installed.
+async fn killed_while_it_installs(place: &Place, upstream: &Arc<Upstream>) -> BTreeSet<String> {
     let acknowledged = Acknowledged::default();
-    let mut binary = home.bare().await;
+    let mut binary = place.start().await;
     binary.api().post("/api/v1/gateways", &upstream::gateway()).await.ok();
     binary.api().post("/api/v1/entries", &upstream.keyed("before")).await.ok();
     let mut called = BTreeSet::new();
@@ -74,14 +107,19 @@ async fn killed_during_writes_to_a_file_it_loses_nothing_and_keeps_no_secret_for
         let mut writers = JoinSet::new();
         for n in 0..4 {
             let name = format!("killed-{round}-{n}");
-            writers.spawn(install(binary.api(), Arc::clone(&upstream), name, acknowledged.clone()));
+            writers.spawn(install(binary.api(), Arc::clone(upstream), name, acknowledged.clone()));
         }
         sleep(until_the_kill(round)).await;
+        // A busy machine may not have come to anything yet.
+        let until = Instant::now() + BUSY;
+        while acknowledged.installed().len() == called.len() && Instant::now() < until {
+            sleep(Duration::from_millis(20)).await;
+        }
         binary.kill().await;
         while let Some(ended) = writers.join_next().await {
             ended.unwrap();
         }
-        binary = home.bare().await;
+        binary = place.start().await;
         acknowledged.all_there(&binary).await;
         let gateway = binary.gateway("all");
         for name in acknowledged.installed().difference(&called) {
@@ -91,30 +129,77 @@ async fn killed_during_writes_to_a_file_it_loses_nothing_and_keeps_no_secret_for
     }
     let (kills, saved, installed) = (kills(), acknowledged.saved(), called.len());
     assert!(acknowledged.refused().is_empty(), "{:?}", acknowledged.refused());
-    assert!(saved as u64 > kills * 3 && installed as u64 > kills, "hardly anything was written: {saved}, {installed}");
+    assert!(saved as u64 > kills && installed as u64 >= kills, "hardly anything was written: {saved}, {installed}");
     assert!(binary.stop().await.success());
-    let left = unnamed_are_swept(&home, &called).await;
-    println!(
-        "{kills} kills, {saved} entries and {installed} installations acknowledged, {left} secrets left without a row"
-    );
+    println!("{kills} kills, {saved} entries and {installed} installations acknowledged");
+    called
 }
 
-/// An hour later, secrets that the kills left without a row are gone and all others serve. So long is not waited: a copy of the
-/// data is started in which those secrets are older, and one more. How many the kills left.
-async fn unnamed_are_swept(home: &Home, installed: &BTreeSet<String>) -> usize {
-    let later = Home::new();
-    let (file, aged) = (home.path().join("backup"), later.path().join("backup"));
-    let mut backup = Backup::of(home, &file);
-    let left = backup.unnamed().len();
+#[tokio::test]
+async fn killed_during_writes_to_a_file_it_loses_nothing_and_keeps_no_secret_for_good_that_no_row_names() {
+    let (place, upstream) = (Place::file(Home::new()), Arc::new(Upstream::start().await));
+    let installed = killed_while_it_installs(&place, &upstream).await;
+    let later = Place::file(Home::new());
+    restored_an_hour_later(&place, &later);
+    fs::copy(place.home.path().join("data/archestra.key"), later.home.path().join("data/archestra.key")).unwrap();
+    swept(&later, &installed).await;
+    let kept = later.backup("swept").kept();
+    assert_eq!(kept.unnamed(), BTreeSet::new());
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL server"]
+async fn killed_during_writes_of_secrets_to_postgresql_it_loses_nothing_and_keeps_none_that_no_row_names() {
+    let (database, other) = (Database::new(), Database::new());
+    let (home, upstream) = (Home::new(), Arc::new(Upstream::start().await));
+    let key = home.key_file("key");
+    let place = Place::database(home, &database, &key);
+    let installed = killed_while_it_installs(&place, &upstream).await;
+    let later = Place::database(Home::new(), &other, &key);
+    restored_an_hour_later(&place, &later);
+    swept(&later, &installed).await;
+    let kept = later.backup("swept").kept();
+    assert_eq!(kept.unnamed(), BTreeSet::new());
+}
+
+#[tokio::test]
+#[ignore = "needs OpenBao"]
+async fn killed_during_writes_of_secrets_to_vault_it_loses_nothing_and_keeps_none_that_no_row_names() {
+    let (bao, upstream) = (OpenBao::start().await, Arc::new(Upstream::start().await));
+    let place = Place { home: Home::new(), start: bao.start_with("vault") };
+    let installed = killed_while_it_installs(&place, &upstream).await;
+    let named = place.backup("backup").named();
+    let kept = Kept { stored: bao.secrets().await, named: named.clone() };
+    println!("{} secrets left without a row", kept.unnamed().len());
+    // So long is not waited: those secrets are made older, and one more.
+    let one = kept.named.first().unwrap();
+    bao.copy(one, &Backup::older(one)).await;
+    for reference in kept.unnamed() {
+        bao.copy(&reference, &Backup::older(&reference)).await;
+        bao.remove(&reference).await;
+    }
+    swept(&place, &installed).await;
+    assert_eq!(bao.secrets().await, named);
+}
+
+/// Puts a copy of the data elsewhere in which the secrets that the kills left without a row are an hour older, and one more: so long is
+/// not waited.
+fn restored_an_hour_later(place: &Place, later: &Place) {
+    let mut backup = place.backup("backup");
+    println!("{} secrets left without a row", backup.kept().unnamed().len());
     backup.plant_one_unnamed();
-    for reference in backup.unnamed() {
+    for reference in backup.kept().unnamed() {
         backup.age(&reference);
     }
+    let aged = later.home.path().join("backup");
     fs::write(&aged, backup.text()).unwrap();
-    let (code, said) = later.run(&["restore", "--from", aged.to_str().unwrap()], &Start::default());
+    let (code, said) = later.home.run(&["restore", "--from", aged.to_str().unwrap()], &later.command());
     assert_eq!(code, 0, "{said}");
-    fs::copy(home.path().join("data/archestra.key"), later.path().join("data/archestra.key")).unwrap();
-    let binary = later.bare().await;
+}
+
+/// Waits until what no row names is swept, and makes sure that everything else serves.
+async fn swept(place: &Place, installed: &BTreeSet<String>) {
+    let binary = place.start().await;
     for _ in 0..600 {
         if binary.log().contains(SWEPT) {
             break;
@@ -127,63 +212,4 @@ async fn unnamed_are_swept(home: &Home, installed: &BTreeSet<String>) -> usize {
         call(&gateway, name).await.unwrap_or_else(|answer| panic!("{name} does not serve: {answer}"));
     }
     assert!(binary.stop().await.success());
-    let swept = Backup::of(&later, &later.path().join("swept"));
-    assert_eq!(swept.unnamed(), BTreeSet::new());
-    left
-}
-
-/// The lines of a backup, of which it looks at secrets and at what names them.
-struct Backup {
-    lines: Vec<Value>,
-}
-
-impl Backup {
-    fn of(home: &Home, file: &Path) -> Self {
-        let (code, said) = home.run(&["backup", "--to", file.to_str().unwrap()], &Start::default());
-        assert_eq!(code, 0, "{said}");
-        let text = fs::read_to_string(file).unwrap();
-        Self { lines: text.lines().map(|line| serde_json::from_str(line).unwrap()).collect() }
-    }
-
-    fn text(&self) -> String {
-        self.lines.iter().map(|line| format!("{line}\n")).collect()
-    }
-
-    fn unnamed(&self) -> BTreeSet<String> {
-        let (mut stored, mut named) = (BTreeSet::new(), BTreeSet::new());
-        for line in &self.lines {
-            match (line["table"].as_str(), line["row"].as_array()) {
-                (Some("secrets"), Some(row)) => drop(stored.insert(row[0].as_str().unwrap().to_owned())),
-                (Some("entries" | "installations"), Some(row)) => {
-                    let document: Value = serde_json::from_str(row.last().unwrap().as_str().unwrap()).unwrap();
-                    named.extend(document["secrets"].as_str().map(str::to_owned));
-                }
-                _ => {}
-            }
-        }
-        assert!(named.len() > 2 && named.is_subset(&stored), "{:?}", named.difference(&stored));
-        &stored - &named
-    }
-
-    /// The last secret once more, under a reference of its own.
-    fn plant_one_unnamed(&mut self) {
-        let mut planted = self.lines.iter().rfind(|line| line["table"] == "secrets").unwrap().clone();
-        let reference = planted["row"][0].as_str().unwrap();
-        let other = if reference.ends_with('0') { "1" } else { "0" };
-        planted["row"][0] = format!("{}{other}", &reference[..reference.len() - 1]).into();
-        let end = self.lines.len() - 1;
-        let counted = &mut self.lines[end]["end"]["secrets"];
-        *counted = (counted.as_u64().unwrap() + 1).into();
-        self.lines.insert(end, planted);
-    }
-
-    /// Makes a secret older than any that may be about to be named: its reference ends in a UUID that begins with the time.
-    fn age(&mut self, reference: &str) {
-        let (path, unique) = reference.rsplit_once('/').unwrap();
-        let made = u64::from_str_radix(&format!("{}{}", &unique[..8], &unique[9..13]), 16).unwrap();
-        let older = format!("{:012x}", made - 2 * u64::try_from(GRACE.as_millis()).unwrap());
-        let older = format!("{path}/{}-{}{}", &older[..8], &older[8..], &unique[13..]);
-        let line = self.lines.iter_mut().find(|line| line["table"] == "secrets" && line["row"][0] == reference);
-        line.unwrap()["row"][0] = older.into();
-    }
 }
