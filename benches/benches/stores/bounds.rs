@@ -9,6 +9,8 @@ const IN_EFFECT: f64 = 1000.0;
 /// The longest that a page of so many records may take.
 const PAGE_OF_100: f64 = 250.0;
 const PAGE_OF_1000: f64 = 500.0;
+/// Within this 99 of 100 calls are answered while everything is read again, a hundred times what they take otherwise.
+const CALLED: f64 = 25.0;
 /// What a snapshot may cost, whatever its size, and for each 1000 tools.
 const BUILT: [f64; 2] = [2000.0, 150.0];
 const MEMORY: [f64; 2] = [40.0, 6.0];
@@ -34,6 +36,11 @@ pub(super) fn judge(figures: &Figures, size: Size) -> Verdicts {
             Wanted::AtMost(IN_EFFECT),
         )
         .judge("1000 changed tools are (ms)", Some(figures.thousand_ms[1]), Wanted::AtMost(IN_EFFECT))
+        .judge(
+            "99 of 100 calls while everything is read again (ms)",
+            worst(&figures.calls, "read again, 99"),
+            Wanted::AtMost(CALLED),
+        )
         .judge("page of 100 records, worst (ms)", worst(&figures.pages, "100 "), Wanted::AtMost(PAGE_OF_100))
         .judge("page of 1000 records, worst (ms)", worst(&figures.pages, "1000 "), Wanted::AtMost(PAGE_OF_1000))
         .judge("snapshot from nothing (ms)", Some(figures.snapshot_ms), bound(BUILT))
