@@ -20,6 +20,8 @@ pub const NODE: (&str, &str) =
     ("localhost/mcp-node:1", "/srv/node_modules/@modelcontextprotocol/server-everything/dist/index.js");
 /// How long after the last pod something may be left.
 const AFTER_PODS: Duration = Duration::from_secs(30);
+/// How long what is needed for an object may take to be made.
+const NEEDED: Duration = Duration::from_secs(30);
 /// The image of the bridge.
 pub const BRIDGE: &str = "localhost/archestra-bridge:test";
 
@@ -77,13 +79,19 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// Makes an object there.
+    /// Makes an object there. What is missing for it may be about to be made, as an account's token is, and is waited for.
     pub async fn create<K: Resource<DynamicType = ()>>(&self, mut object: Value) {
         let kind = ApiResource::erase::<K>(&());
         object["apiVersion"] = kind.api_version.clone().into();
         object["kind"] = kind.kind.clone().into();
+        let object = serde_json::from_value(object).unwrap();
         let objects = Api::<DynamicObject>::namespaced_with(self.client(), &self.namespace, &kind);
-        objects.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap();
+        let until = Instant::now() + NEEDED;
+        while let Err(error) = objects.create(&PostParams::default(), &object).await {
+            let missing = matches!(&error, kube::Error::Api(status) if status.code == 403 || status.code == 500);
+            assert!(missing && Instant::now() < until, "{error:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// The pods there, by name, with the ids that they keep for life.
