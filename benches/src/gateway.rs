@@ -145,12 +145,25 @@ fn bring_up(
     Ok((process, endpoint, idle_mib))
 }
 
-/// `archestra apply -f` with every upstream and one gateway that offers all their tools.
+/// `archestra apply -f` with every upstream, one gateway that offers all their tools, and rules about them.
 fn apply(scratch: &Scratch, program: &Path, server: &str, token: &str, installs: &Installs) -> Result<(), Failure> {
     let entries = [Upstream::Http(Era::Modern), Upstream::Http(Era::Legacy), Upstream::Stdio].map(entry);
     let url = |endpoint: &Endpoint| format!("http://{}{}", endpoint.address, endpoint.path);
     let installations = entries.map(|entry| json!({"entry": entry, "scope": "organization"}));
     let tools = entries.map(|entry| json!({"entry": entry, "tool": "*", "credential": "resolveAtCallTime"}));
+    // For each call one rule that judges its caller and does not match, and one that allows it.
+    let policies: Vec<_> = entries
+        .iter()
+        .flat_map(|entry| {
+            let rule = |name: &str, priority: u32, callers: &[&str], action: &str| {
+                json!({
+                    "name": format!("{entry}: {name}"), "entry": entry, "tool": "echo", "priority": priority,
+                    "callers": callers, "action": action,
+                })
+            };
+            [rule("no machines", 10, &["organization", "clients"], "block"), rule("everybody", 0, &[], "allow")]
+        })
+        .collect();
     let StdioServer { program: program_path, args } = &installs.stdio;
     // JSON is YAML, and a serializer does the quoting.
     let document = json!({
@@ -162,6 +175,7 @@ fn apply(scratch: &Scratch, program: &Path, server: &str, token: &str, installs:
         ],
         "installations": installations,
         "gateways": [{"slug": SLUG, "scope": "organization", "tools": tools}],
+        "policies": policies,
     });
     let file = scratch.join("bench.yaml");
     fs::write(&file, serde_json::to_vec_pretty(&document)?)?;

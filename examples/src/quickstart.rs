@@ -1,5 +1,8 @@
 //! The quickstart: a gateway `demo` with the tools of a server `demo`, which is this binary itself.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{config::Quickstart, failure::Failure};
 use archestra_core::{
     Result,
@@ -9,8 +12,10 @@ use archestra_core::{
     id::{EntryId, InstallationId},
     installation::{Installation, InstallationState, Owner},
     secret::Expect,
+    state::{StateKey, StateStore},
 };
 use archestra_gateway::lifecycle::{ConsumerDraft, EntryDraft, InstallRequest, Lifecycle};
+use bytes::Bytes;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,24 +32,46 @@ const COMMAND: &str = "demo-server";
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Makes what is missing, if it is asked for, and says which installation to wait for.
+/// For how long one that was begun and not finished is finished by a later start.
+const UNFINISHED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Makes what is missing, if it is asked for, and says which installation to wait for. What was made once and deleted since
+/// stays away unless it is asked for; what was begun by a start that ended before it had finished is finished.
 ///
 /// # Errors
-/// What the store, the lifecycle or the runtime refused.
+/// What the stores, the lifecycle or the runtime refused.
 pub(crate) async fn run(
     mode: Quickstart,
     lifecycle: &Lifecycle,
-    catalog: &dyn CatalogStore,
+    (catalog, state): (&dyn CatalogStore, &dyn StateStore),
     binary: &Path,
 ) -> Result<Option<InstallationId>, Failure> {
-    let done = async {
-        match mode {
-            Quickstart::No => Ok(None),
-            Quickstart::IfEmpty if !is_empty(catalog).await? => Ok(None),
-            Quickstart::IfEmpty | Quickstart::Yes => make(lifecycle, catalog, binary).await.map(Some),
-        }
+    let made = make_if_asked(mode, lifecycle, (catalog, state), binary).await;
+    made.map_err(|error| Failure::because("the demo gateway cannot be made", &error))
+}
+
+async fn make_if_asked(
+    mode: Quickstart,
+    lifecycle: &Lifecycle,
+    (catalog, state): (&dyn CatalogStore, &dyn StateStore),
+    binary: &Path,
+) -> Result<Option<InstallationId>> {
+    let asked = match mode {
+        Quickstart::No => false,
+        Quickstart::IfEmpty => state.get(&begun()).await?.is_some() || is_empty(catalog).await?,
+        Quickstart::Yes => true,
     };
-    done.await.map_err(|error| Failure::because("the demo gateway cannot be made", &error))
+    if !asked {
+        return Ok(None);
+    }
+    state.put(&begun(), Bytes::new(), UNFINISHED).await?;
+    let installation = make(lifecycle, catalog, binary).await?;
+    state.take(&begun()).await?;
+    Ok(Some(installation))
+}
+
+fn begun() -> StateKey {
+    StateKey::new("quickstart", "begun")
 }
 
 /// Waits until the tools of an installation were listed; not for ever.

@@ -118,11 +118,13 @@ async fn serve(
             let address = listeners.address;
             let _metrics = listeners.metrics.map(|listener| serve_metrics(listener, &platform));
             let announced = async {
+                let place = public_url.as_str().trim_end_matches('/');
+                // At once: whoever ends us while the demo starts has seen the token.
+                announce::start(address, place, if demo.is_some() { Demo::Made } else { Demo::NotMade }, &token);
                 if let Some(installation) = demo {
                     stop.run_until_cancelled(quickstart::settled(backends.catalog(), installation)).await;
+                    announce::what_to_try(place, &token);
                 }
-                let demo = if demo.is_some() { Demo::Made } else { Demo::NotMade };
-                announce::start(address, public_url.as_str().trim_end_matches('/'), demo, &token);
             };
             let (served, ()) = tokio::join!(platform.serve(listeners.public, stop.clone()), announced);
             served.map_err(|error| Failure::because("the listener failed", &error))
@@ -139,7 +141,8 @@ async fn prepare(
     backends: &Backends,
     platform: &Platform,
 ) -> Result<(Option<InstallationId>, AdminToken), Failure> {
-    let demo = quickstart::run(config.quickstart, platform.lifecycle(), backends.catalog(), backends.binary())
+    let stores = (backends.catalog(), backends.state());
+    let demo = quickstart::run(config.quickstart, platform.lifecycle(), stores, backends.binary())
         .await
         .unwrap_or_else(|failure| {
             tracing::warn!("{failure}; going on without it");

@@ -123,7 +123,9 @@ impl Home {
             }
             if running.port == 0 {
                 running.port = announced(&running.log()).unwrap_or(0);
-            } else if running.api().try_get("/health/ready").await.is_some_and(|answer| answer.status == 200) {
+            } else if demo_settled(&running.log())
+                && running.api().try_get("/health/ready").await.is_some_and(|answer| answer.status == 200)
+            {
                 return running;
             }
             assert!(Instant::now() < until, "the binary is not ready after {START:?}:\n{}", running.log());
@@ -258,6 +260,11 @@ fn announced(log: &str) -> Option<u16> {
     let place = place.strip_prefix("http://").unwrap_or(place);
     let address: SocketAddr = place.split([',', ' ', '/']).next()?.parse().ok()?;
     Some(address.port())
+}
+
+/// Whether a start that made the demo gateway has said what to try, which it does once that works.
+fn demo_settled(log: &str) -> bool {
+    !log.contains("\n  gateway ") || log.contains("\n  or ")
 }
 
 /// A port that was free just now.

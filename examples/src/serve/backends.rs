@@ -15,6 +15,7 @@ use archestra_core::{
         process::{ProcessConfig, ProcessRuntime, SupervisorCommand},
     },
     secret::{KeyRing, Purpose},
+    state::StateStore,
 };
 use archestra_gateway::platform::{Options, Platform};
 use archestra_store::{Resealed, RingClaim, SqlConfig, SqlSecrets, SqlStore};
@@ -135,6 +136,11 @@ impl Backends {
 
     /// The catalog.
     pub(super) fn catalog(&self) -> &dyn CatalogStore {
+        &self.store
+    }
+
+    /// What replicas share for a while.
+    pub(super) fn state(&self) -> &dyn StateStore {
         &self.store
     }
 
