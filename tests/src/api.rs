@@ -57,7 +57,8 @@ impl Answer {
 }
 
 impl Api {
-    pub(crate) fn new(url: String, token: Option<String>) -> Self {
+    /// One at this URL, for whoever has this token.
+    pub fn new(url: String, token: Option<String>) -> Self {
         Self { client: Client::builder(TokioExecutor::new()).build_http(), url, token }
     }
 

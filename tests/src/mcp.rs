@@ -16,7 +16,8 @@ pub struct Mcp {
 }
 
 impl Mcp {
-    pub(crate) fn new(api: Api, slug: &str) -> Self {
+    /// The endpoint of the gateway or agent of this name.
+    pub fn new(api: Api, slug: &str) -> Self {
         Self { api, path: format!("/v1/mcp/{slug}") }
     }
 

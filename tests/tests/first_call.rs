@@ -6,7 +6,12 @@ use archestra_tests::{
     parts,
 };
 use serde_json::{Value, json};
-use std::{path::PathBuf, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    time::Duration,
+};
 use tokio::{process::Command, time::Instant};
 
 #[tokio::test]
@@ -31,6 +36,97 @@ async fn a_clean_folder_serves_the_demo_to_clients_of_both_eras() {
     let discovered = response(&gateway.modern("server/discover", json!({})).await);
     assert_eq!(discovered["result"]["supportedVersions"], json!(["2026-07-28"]));
     assert_eq!(discovered["result"]["capabilities"]["tools"]["listChanged"], true);
+}
+
+/// A start without a token in the environment, whose output goes to a file.
+fn first_start(home: &Home, log: &Path) -> std::process::Command {
+    let out = std::fs::File::create(log).expect("a log file");
+    let mut command = std::process::Command::new(archestra_tests::binary::path());
+    command.args(["--listen", "127.0.0.1:0", "--metrics-listen", "none", "--data-dir"]).arg(home.path().join("data"));
+    command.env_remove("ARCHESTRA_ADMIN_TOKEN").env_remove("ARCHESTRA_TOKEN").stdin(Stdio::null());
+    command.stdout(out.try_clone().expect("a second handle")).stderr(out);
+    command
+}
+
+async fn until_said(log: &Path, what: &str) -> String {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        // Whole lines only.
+        if said.rsplit_once('\n').is_some_and(|(lines, _)| lines.contains(what)) {
+            return said;
+        }
+        assert!(Instant::now() < until, "{what} is not said: {said}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The command that a start says under this name.
+fn said_under<'a>(name: &str, said: &'a str) -> Option<&'a str> {
+    said.lines().find_map(|line| line.trim_end().strip_prefix(&format!("  {name:<8} ")))
+}
+
+/// A child that is ended with what it started.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        archestra_tests::processes::terminate(self.0.id());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_puts_the_token_into_a_private_file_and_the_second_says_nothing_of_it() {
+    let home = Home::new();
+    let log = home.path().join("first");
+    let first = Ended(first_start(&home, &log).spawn().unwrap());
+    let said = until_said(&log, "\n  or ").await;
+    let file = home.path().join("data/admin-token");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = std::fs::read_to_string(&file).unwrap().trim().to_owned();
+    assert!(token.starts_with("arch_") && !said.contains(&token), "it is in the file and nowhere else: {said}");
+    assert!(said_under("token", &said).unwrap().contains(file.canonicalize().unwrap().to_str().unwrap()), "{said}");
+    let endpoint = said_under("gateway", &said).unwrap();
+    let server = endpoint.strip_suffix("/v1/mcp/demo").unwrap().to_owned();
+    let api = |token: &str| archestra_tests::Api::new(server.clone(), Some(token.to_owned()));
+    archestra_tests::Mcp::new(api(&token), "demo").until_listed("demo__echo").await;
+    assert_eq!(api("arch_another").get("/api/v1/me").await.status, 401);
+    drop(first);
+
+    let log = home.path().join("second");
+    let _second = Ended(first_start(&home, &log).spawn().unwrap());
+    let said = until_said(&log, " listens on ").await;
+    assert!(!said.contains("  token ") && !said.contains("  gateway ") && !said.contains("  try "), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), token);
+}
+
+#[tokio::test]
+#[ignore = "needs curl and script(1)"]
+async fn what_the_first_start_says_to_try_works_as_it_is_said() {
+    let home = Home::new();
+    let log = home.path().join("file");
+    let in_file = Ended(first_start(&home, &log).spawn().unwrap());
+    let said = until_said(&log, "\n  or ").await;
+    let tried = parts::printed(Command::new("sh").args(["-c", said_under("try", &said).unwrap()])).await;
+    assert!(tried.contains("demo__echo"), "{tried}");
+    drop(in_file);
+
+    // On a terminal, in another folder.
+    let (home, log) = (Home::new(), home.path().join("terminal"));
+    let plain = first_start(&home, &log);
+    let words: Vec<_> =
+        std::iter::once(plain.get_program()).chain(plain.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["--quiet", "--flush", "--return", "--command", &format!("exec {}", words.join(" "))]).arg(&log);
+    terminal.env_remove("ARCHESTRA_ADMIN_TOKEN");
+    terminal.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _on_terminal = Ended(terminal.spawn().unwrap());
+    let said = until_said(&log, "\n  or ").await;
+    assert!(said_under("token", &said).unwrap().ends_with("(shown only now; it is the admin's)"), "{said}");
+    assert!(!home.path().join("data/admin-token").exists());
+    let tried = parts::printed(Command::new("sh").args(["-c", said_under("try", &said).unwrap()])).await;
+    assert!(tried.contains("demo__echo"), "{tried}");
 }
 
 #[tokio::test]
@@ -87,6 +183,21 @@ async fn every_call_is_counted_and_recorded() {
     assert_eq!(record["call"]["entry"], "demo");
     assert_eq!(record["call"]["resolution"], "organization");
     assert!(record["call"]["responseBytes"].as_u64().unwrap() > 0);
+    let metrics = binary.metrics().await;
+    for name in [
+        "mcp_tool_calls_total",
+        "mcp_tool_call_duration_seconds_count",
+        "mcp_request_size_bytes_count",
+        "mcp_response_size_bytes_count",
+    ] {
+        let of_call = |line: &&str| {
+            line.starts_with(&format!("{name}{{"))
+                && line.contains(r#"agent_name="demo",agent_type="mcp_gateway",mcp_server_name="demo",tool_name="echo",status="success""#)
+        };
+        let line = metrics.lines().find(of_call).unwrap_or_else(|| panic!("no {name}:\n{metrics}"));
+        assert!(line.ends_with("} 1"), "{line}");
+    }
+    assert!(metrics.contains(r#"mcp_server_deployment_status{server_name="demo",state="running"} 1"#), "{metrics}");
 }
 
 #[tokio::test]
@@ -161,12 +272,15 @@ async fn servers_from_npm_and_pypi_are_installed_and_called_through_one_gateway(
     let port = archestra_tests::binary::free_port();
     let mut remote = Command::new(parts::node());
     remote.arg(&everything).arg("streamableHttp").env("PORT", port.to_string()).kill_on_drop(true);
-    let _remote = remote.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let _remote = remote.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until_listening(port).await;
 
     let binary = home.bare().await;
     let api = binary.api();
     let node = parts::node().display().to_string();
+    // What the server is told goes through a file.
+    let (said, time) = (home.path().join("said"), parts::python_bin("mcp-server-time"));
+    let heard = format!("tee {} | {} --local-timezone UTC", said.display(), time.display());
     for (name, spec) in [
         ("everything", json!({ "selfHosted": { "command": [node, everything, "stdio"] } })),
         ("remote", json!({ "remote": { "url": format!("http://127.0.0.1:{port}/mcp") } })),
@@ -176,7 +290,7 @@ async fn servers_from_npm_and_pypi_are_installed_and_called_through_one_gateway(
         ),
         (
             "time",
-            json!({ "selfHosted": { "command": [parts::python_bin("mcp-server-time")], "args": ["--local-timezone", "UTC"] }, "labels": { "kind": ["local", "clock"] } }),
+            json!({ "selfHosted": { "command": ["sh"], "args": ["-c", heard], "transport": "stdio" }, "labels": { "kind": ["local", "clock"] } }),
         ),
     ] {
         let mut entry = spec;
@@ -215,6 +329,15 @@ async fn servers_from_npm_and_pypi_are_installed_and_called_through_one_gateway(
     let session = auto.session().await;
     let time = session.call(1, "time__get_current_time", json!({ "timezone": "UTC" })).await;
     assert!(text(&time).contains("UTC"), "{time}");
+    // It is a modern server, and is spoken to as one, also for a legacy client.
+    let said = std::fs::read_to_string(said).unwrap();
+    let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let calls: Vec<_> = said.iter().filter(|message| message["method"] == "tools/call").collect();
+    assert!(calls.len() >= 2 && said.iter().all(|message| message["method"] != "initialize"), "{said:#?}");
+    for call in calls {
+        let version = &call["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"];
+        assert_eq!(version, "2026-07-28", "{call}");
+    }
 }
 
 #[tokio::test]

@@ -170,6 +170,80 @@ async fn clients_hear_of_changed_tools() {
 }
 
 #[tokio::test]
+async fn a_legacy_client_hears_of_changed_tools_on_the_stream_that_it_gets() {
+    let home = Home::new();
+    let (binary, gateway) = fixture(&home).await;
+    let session = gateway.session().await;
+    let headers = [
+        ("accept", "text/event-stream"),
+        ("mcp-session-id", session.id.as_str()),
+        ("mcp-protocol-version", "2025-11-25"),
+    ];
+    let response = binary.api().open(Method::GET, "/v1/mcp/peer", &headers, bytes()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut stream = response.into_body();
+    gateway.call("peer__grow", json!({})).await;
+    let changed = next_message(&mut stream).await;
+    assert_eq!(changed["method"], "notifications/tools/list_changed");
+    let tools = session.tools().await;
+    assert!(tools.iter().any(|tool| tool == "peer__grown"), "{tools:?}");
+}
+
+#[tokio::test]
+async fn the_apply_command_says_what_it_did_and_ends_with_what_that_means() {
+    let home = Home::new();
+    let binary = home.bare().await;
+    let at = |name: &str| home.path().join(name);
+    let write = |name: &str, text: &str| std::fs::write(at(name), text).unwrap();
+    write("token", archestra_tests::binary::ADMIN);
+    write("two.yaml", "apiVersion: archestra.dev/v1\nteams: [{name: red}, {name: blue}]\n");
+    write("one.yaml", "apiVersion: archestra.dev/v1\nteams: [{name: red}]\n");
+    write("ill.yaml", "apiVersion: archestra.dev/v1\nteams: [{name: red, colour: blue}]\n");
+    write("none.yaml", "teams: [\n");
+    let apply = |server: &str, file: &str, flags: &[&str]| {
+        let mut command = std::process::Command::new(archestra_tests::binary::path());
+        command
+            .args(["apply", "--server", server, "--token-file"])
+            .arg(at("token"))
+            .arg("-f")
+            .arg(at(file))
+            .args(flags);
+        let output = command.env_remove("ARCHESTRA_TOKEN").output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert!(!text.contains(archestra_tests::binary::ADMIN), "{text}");
+        (output.status.code().unwrap(), text)
+    };
+    let here = binary.url();
+    let teams = async || binary.api().get("/api/v1/teams").await.ok()["items"].as_array().unwrap().len();
+
+    let (code, said) = apply(&here, "two.yaml", &["--set", "s", "--dry-run"]);
+    assert_eq!((code, said.as_str()), (0, "would create team red\nwould create team blue\n"));
+    assert_eq!(teams().await, 0);
+    let (code, said) = apply(&here, "two.yaml", &["--set", "s"]);
+    assert_eq!((code, said.as_str()), (0, "created team red\ncreated team blue\n"));
+    let (code, said) = apply(&here, "one.yaml", &["--set", "s"]);
+    assert_eq!((code, said.as_str()), (0, "nothing to change\n"));
+    let (code, said) = apply(&here, "one.yaml", &["--set", "s", "--prune"]);
+    assert_eq!((code, said.as_str()), (0, "deleted team blue\n"));
+    assert_eq!(teams().await, 1);
+
+    for (server, file, flags, code, text) in [
+        (here.as_str(), "ill.yaml", [].as_slice(), 1, "unknown field `colour`"),
+        (here.as_str(), "one.yaml", &["--prune"], 2, "--set"),
+        (here.as_str(), "none.yaml", &[], 2, "none.yaml"),
+        (here.as_str(), "absent.yaml", &[], 2, "absent.yaml"),
+        ("http://127.0.0.1:1", "one.yaml", &[], 1, "127.0.0.1:1"),
+    ] {
+        let (ended, said) = apply(server, file, flags);
+        assert!(ended == code && said.contains(text), "{file} {flags:?}: {ended} {said}");
+    }
+    write("token", "arch_0000000000000000000000000000000000000000");
+    let (code, said) = apply(&here, "one.yaml", &[]);
+    assert!(code == 1 && said.contains("token"), "{code} {said}");
+    assert_eq!(teams().await, 1);
+}
+
+#[tokio::test]
 async fn logs_are_read_and_followed_over_a_restart() {
     let home = Home::new();
     let (binary, gateway) = fixture(&home).await;

@@ -1,12 +1,15 @@
 //! The Prometheus metrics: tool calls, their duration and sizes, and the state of workloads.
 
+mod labels;
+
 use super::requests::Requests;
 use archestra_core::{
     catalog::Entry,
-    consumer::{Consumer, ConsumerKind},
+    consumer::Consumer,
     runtime::{Phase, Runtime, WorkloadId},
     tool::Tool,
 };
+use labels::CallLabels;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -45,16 +48,6 @@ impl CallStatus {
             Self::Error => "error",
         }
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    agent_id: String,
-    agent_name: String,
-    agent_type: &'static str,
-    mcp_server_name: String,
-    tool_name: String,
-    status: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -167,23 +160,12 @@ impl Meters {
     }
 
     fn series(&self, consumer: &Consumer, server: &str, tool: &str) -> Arc<ToolMeters> {
-        let labels = |status: CallStatus| CallLabels {
-            agent_id: consumer.id.to_string(),
-            agent_name: consumer.display_name().to_owned(),
-            agent_type: match consumer.kind {
-                ConsumerKind::Gateway => "mcp_gateway",
-                ConsumerKind::Agent => "agent",
-            },
-            mcp_server_name: server.to_owned(),
-            tool_name: tool.to_owned(),
-            status: status.label(),
-        };
-        let success = labels(CallStatus::Success);
+        let (success, error) = CallLabels::of(consumer, server, tool);
         *self.routes().entry(success.clone()).or_default() += 1;
         Arc::new(ToolMeters {
             meters: self.clone(),
             success: (success, OnceLock::new()),
-            error: (labels(CallStatus::Error), OnceLock::new()),
+            error: (error, OnceLock::new()),
         })
     }
 
@@ -366,6 +348,31 @@ mod tests {
         drop(other);
         assert!(!meters.render().contains("tracker"));
         assert!(meters.routes().is_empty());
+    }
+
+    #[test]
+    fn every_metric_of_a_call_bears_the_labels_of_the_consumer_too() {
+        let meters = Meters::new();
+        let (entry, mut consumer) = (fixtures::remote_entry("tracker"), fixtures::gateway("finance"));
+        consumer.spec.labels.insert("cost/center", "12 \"b\"");
+        let tool = meters.tool(&consumer, &entry, &fixtures::tool(&entry, "search"));
+        tool.record(CallStatus::Success, Duration::from_millis(3), 300, 70_000);
+        let shown = meters.render();
+        let labels = format!(
+            "agent_id=\"{}\",agent_name=\"finance\",agent_type=\"mcp_gateway\",mcp_server_name=\"tracker\",tool_name=\"search\",status=\"success\",agent_label_cost_center=\"12 \\\"b\\\"\"",
+            consumer.id
+        );
+        for line in [
+            format!("mcp_tool_calls_total{{{labels}}} 1"),
+            format!("mcp_tool_call_duration_seconds_sum{{{labels}}} 0.003"),
+            format!("mcp_tool_call_duration_seconds_bucket{{le=\"0.0025\",{labels}}} 0"),
+            format!("mcp_tool_call_duration_seconds_bucket{{le=\"0.005\",{labels}}} 1"),
+            format!("mcp_request_size_bytes_sum{{{labels}}} 300.0"),
+            format!("mcp_request_size_bytes_count{{{labels}}} 1"),
+            format!("mcp_response_size_bytes_sum{{{labels}}} 70000.0"),
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+        }
     }
 
     #[test]

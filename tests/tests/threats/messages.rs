@@ -1,7 +1,7 @@
 //! Messages, headers and documents that are wrong: each gets the protocol's own error.
 
 use crate::{assert_error, demo};
-use archestra_tests::{Home, mcp::modern};
+use archestra_tests::{Home, Start, mcp::modern};
 use http::Method;
 use serde_json::json;
 
@@ -35,6 +35,21 @@ async fn messages_that_are_wrong_get_the_protocols_own_errors() {
     let answer = gateway.raw(&[], large.to_string()).await;
     assert_eq!(answer.status, 413, "{}", answer.text());
     assert!(answer.text().contains("4194304"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn the_largest_body_is_what_the_operator_says() {
+    let home = Home::new();
+    let start = Start { args: vec!["--body-limit".to_owned(), "64KiB".to_owned()], ..Start::default() };
+    let binary = home.start(&start).await;
+    let gateway = binary.gateway("demo");
+    let ping = |bytes| {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": { "x": "y".repeat(bytes) } });
+        gateway.raw(&[], body.to_string())
+    };
+    let answer = ping(65 << 10).await;
+    assert!(answer.status == 413 && answer.text().contains("65536"), "{} {}", answer.status, answer.text());
+    assert_ne!(ping(60 << 10).await.status, 413);
 }
 
 #[tokio::test]
