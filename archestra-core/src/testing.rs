@@ -50,7 +50,7 @@
 //! ```
 //! use archestra_core::{
 //!     Error, Result,
-//!     secret::{Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
+//!     secret::{Accepts, Expect, SecretBundle, SecretRef, SecretStore, SecretVersion, StoredBundle},
 //! };
 //! use async_trait::async_trait;
 //! use std::{collections::BTreeMap, sync::{Arc, Mutex}};
@@ -70,6 +70,7 @@
 //!     }
 //!
 //!     async fn put(&self, reference: &SecretRef, bundle: &SecretBundle, expect: Expect) -> Result<SecretVersion> {
+//!         Accepts::Values.check(bundle)?;
 //!         let mut bundles = self.bundles.lock().unwrap();
 //!         let present = bundles.get(reference).map(|(version, _)| *version);
 //!         let holds = match expect {
