@@ -192,8 +192,12 @@ fn options(config: &ServeConfig, public_url: &Url) -> Options {
 /// The directory, made if it is not there, for its owner only.
 pub(crate) fn data_directory(path: &Path) -> Result<PathBuf, Failure> {
     let made = if path.is_dir() { Ok(()) } else { DirBuilder::new().recursive(true).mode(0o700).create(path) };
-    made.and_then(|()| path.canonicalize())
-        .map_err(|error| Failure::because(format!("--data-dir {}", path.display()), &error))
+    made.and_then(|()| path.canonicalize()).map_err(|error| {
+        Failure::failed(format!(
+            "--data-dir {}: {error}; name a folder that this user may make or change",
+            path.display()
+        ))
+    })
 }
 
 async fn listen(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
